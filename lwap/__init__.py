@@ -1,0 +1,53 @@
+"""LWAP Explorer: see, test and take away what every layer of a sentence encoder knows.
+
+    import lwap
+    model = lwap.load("lwap-minilm-residual")
+    bank = lwap.encode_layers(model, ["A cat sat.", "A dog ran."])
+    vectors = lwap.embed(bank, "lwap")
+
+Names are resolved on first use: `import lwap` loads neither torch nor streamlit.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "InputError": "errors",
+    "LwapError": "errors",
+    "ModelError": "errors",
+    "StrategyError": "errors",
+    "LayerwiseTransformer": "encoder",
+    "LayerwiseAttentionPooling": "pooling",
+    "ScalarMix": "pooling",
+    "LayerBank": "bank",
+    "encode_layers": "bank",
+    "strategies": "strategy",
+    "embed": "strategy",
+    "fit_whitening": "strategy",
+    "explain": "explanation",
+    "layer_similarity": "explanation",
+    "compare": "comparison",
+    "compare_pairs": "comparison",
+    "load": "checkpoints",
+    "list_checkpoints": "checkpoints",
+    "verify": "checkpoints",
+    "train": "training",
+    "TrainConfig": "training",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lwap' has no attribute {name!r}")
+    value = getattr(import_module(f"lwap.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

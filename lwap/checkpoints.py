@@ -1,0 +1,522 @@
+"""Load, save, list and verify models. The only place that decides what may be loaded.
+
+No code and no pickle is ever read from a model folder: classes come from an allow-list, weights
+from safetensors. A head checkpoint is a folder with
+
+    lwap.json            what it is: format, encoder (id, revision, SHA-256), files' SHA-256,
+                         training settings, results
+    modules.json         the modules in order, as sentence-transformers writes it
+    1_…/                 the head's configuration and weights
+    README.md            the model card
+
+and takes its encoder from the bundled package, the hub, or a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import (
+    Dropout,
+    LayerNorm,
+    Normalize,
+    Pooling,
+)
+from transformers.utils import logging as transformers_logging
+
+from lwap.backbone import resolve_device
+from lwap.encoder import (
+    BUNDLED,
+    BUNDLED_ID,
+    LayerwiseTransformer,
+    file_sha256,
+    is_bundled_name,
+    resolve_encoder,
+    weights_sha256,
+)
+from lwap.errors import CheckpointError, LwapError, ModelError
+from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
+
+FORMAT = 1
+MANIFEST = "lwap.json"
+CARD = "README.md"
+
+# By class name for sentence-transformers, whose import paths differ between its versions.
+_ALLOWED_THEIRS = {
+    "Transformer": LayerwiseTransformer,
+    "Pooling": Pooling,
+    "Normalize": Normalize,
+    "Dense": Dense,
+    "Dropout": Dropout,
+    "LayerNorm": LayerNorm,
+}
+_ALLOWED_OURS = {
+    f"{cls.__module__}.{cls.__name__}": cls
+    for cls in (LayerwiseTransformer, LayerwiseAttentionPooling, ScalarMix)
+}
+# Text only, by forward: without this a decoder with a chat template would format its input.
+_PLAIN_TEXT = {
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself, read without loading it.
+
+    Attributes:
+        name: The name that `lwap.load` takes.
+        folder: Where it is.
+        encoder: Id of its encoder.
+        num_states: S of the encoder.
+        embedding_dimension: D.
+        pooling: Strategy of its head, e.g. "lwap".
+        options: The head's options, e.g. {"query": "all", "residual": "none", …}.
+        training: Settings and data of the training.
+        results: Measured scores.
+        size_bytes: Size on disk.
+    """
+
+    name: str
+    folder: Path
+    encoder: str
+    num_states: int
+    embedding_dimension: int
+    pooling: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    size_bytes: int = 0
+
+
+def checkpoints_folder() -> Path:
+    """Return the folder of shipped checkpoints: `LWAP_CHECKPOINTS`, else the project's."""
+    configured = os.environ.get("LWAP_CHECKPOINTS")
+    return Path(configured) if configured else Path(__file__).parents[1] / "checkpoints"
+
+
+def runs_folder() -> Path:
+    """Return the folder of the person's own runs: `LWAP_RUNS`, else runs/ beside the app."""
+    configured = os.environ.get("LWAP_RUNS")
+    return Path(configured) if configured else Path(__file__).parents[1] / "runs"
+
+
+def list_checkpoints() -> list[CheckpointInfo]:
+    """Return shipped checkpoints first, then the models of finished runs, each by name.
+
+    A folder that cannot be read is left out here; `verify` says why.
+    """
+    found = []
+    for parent, inner in ((checkpoints_folder(), ""), (runs_folder(), "model")):
+        if not parent.is_dir():
+            continue
+        for folder in sorted(parent.iterdir()):
+            if (folder / inner / MANIFEST).is_file():
+                with contextlib.suppress(LwapError):
+                    found.append(read_info(folder / inner, folder.name))
+    return found
+
+
+def find_checkpoint(name_or_path: str) -> Path | None:
+    """Return the folder of a checkpoint by name (shipped, or a run) or path; None if there is none."""
+    if Path(name_or_path).name == name_or_path:
+        for folder in (checkpoints_folder() / name_or_path, runs_folder() / name_or_path / "model"):
+            if (folder / MANIFEST).is_file():
+                return folder
+    folder = Path(name_or_path).expanduser()
+    for candidate in (folder, folder / "model"):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    return None
+
+
+def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
+    """Read what a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: If its files are not readable, or of a newer format.
+    """
+    manifest = _read_manifest(folder)
+    modules = _read_modules(folder)
+    head = next((entry for entry in modules if entry["type"] in _ALLOWED_OURS and entry["path"]), None)
+    if head is None:
+        raise CheckpointError(f"'{folder}' has no pooling head in its modules.json.")
+    options = _read_json(folder / head["path"] / "config.json")
+    encoder = manifest["encoder"]
+    return CheckpointInfo(
+        name=name or manifest["name"],
+        folder=folder,
+        encoder=encoder["id"],
+        num_states=encoder["num_states"],
+        embedding_dimension=encoder["embedding_dimension"],
+        pooling=_ALLOWED_OURS[head["type"]].strategy,
+        options=options,
+        training=manifest.get("training", {}),
+        results=manifest.get("results", {}),
+        size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    )
+
+
+# --- load ---------------------------------------------------------------------------------------
+
+
+def load(
+    name_or_path: str = BUNDLED, *, device: str = "auto", revision: str | None = None
+) -> SentenceTransformer:
+    """Load a model, ready to encode and to look into layer by layer.
+
+    Args:
+        name_or_path: A checkpoint (`lwap-minilm-residual`), a run, the bundled encoder
+            (`all-MiniLM-L6-v2`), a folder, or a hub id. A plain encoder gets mean pooling.
+        device: "auto" (cuda, mps, cpu) or a torch device.
+        revision: Of a hub id.
+
+    Returns:
+        A SentenceTransformer in eval mode and fp32, its first module a `LayerwiseTransformer`.
+
+    Raises:
+        ModelError: If there is no such model, or its architecture cannot be looked into.
+        CheckpointError: If files are missing, damaged, changed, or name a class that is not ours.
+        ConfigError: If the device is not on this machine.
+    """
+    device = resolve_device(device)
+    checkpoint = find_checkpoint(name_or_path)
+    if checkpoint is not None:
+        manifest = _read_manifest(checkpoint)
+        _check_files(checkpoint, manifest)
+        encoder = _checkpoint_encoder(checkpoint, manifest)
+        name = checkpoint.parent.name if checkpoint.name == "model" else checkpoint.name
+        model = _assemble(checkpoint, encoder, device)
+    else:
+        encoder = resolve_encoder(name_or_path, revision)
+        is_bundled = is_bundled_name(name_or_path)
+        name = BUNDLED if is_bundled else name_or_path.rstrip("/\\")
+        model = _assemble(encoder, encoder, device)
+    model.lwap_name = name
+    return model.eval()
+
+
+def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
+    wanted = manifest["encoder"]
+    encoder = resolve_encoder(wanted["id"], wanted.get("revision"))
+    found = weights_sha256(encoder)
+    if found != wanted["sha256"]:
+        raise CheckpointError(
+            f"'{folder.name}' was trained on {wanted['id']} with weights of SHA-256 "
+            f"{wanted['sha256'][:16]}…, but the encoder here has {found[:16]}…. Its head would give "
+            "other results; use the encoder that it names."
+        )
+    return encoder
+
+
+def _assemble(folder: Path, encoder: Path, device: str) -> SentenceTransformer:
+    """Build a model from the modules in `folder`; the transformer's weights are in `encoder`."""
+    with _quiet_transformers():
+        if not (folder / "modules.json").is_file():
+            transformer = _load_plain(folder)
+            modules = [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]
+            return SentenceTransformer(modules=modules, device=device)
+        modules = []
+        for entry in _read_modules(folder):
+            cls = _allowed_class(entry["type"], folder)
+            if cls is LayerwiseTransformer:
+                modules.append(_load_transformer(encoder, entry, folder))
+            else:
+                modules.append(_load_module(cls, folder, entry["path"]))
+        config = _read_json(folder / "config_sentence_transformers.json", missing={})
+        try:
+            return SentenceTransformer(
+                modules=modules,
+                device=device,
+                prompts=config.get("prompts"),
+                default_prompt_name=config.get("default_prompt_name"),
+                similarity_fn_name=config.get("similarity_fn_name"),
+                truncate_dim=config.get("truncate_dim"),
+            )
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"'{folder}' cannot be assembled: {error}") from error
+
+
+def _load_plain(folder: Path) -> LayerwiseTransformer:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"'{folder}' is no model folder: it has neither modules.json (sentence-transformers) "
+            "nor config.json (transformers)."
+        )
+    weights_sha256(folder)  # refuses a folder with pickled weights only
+    with _damage_as_error(folder):
+        return LayerwiseTransformer(
+            str(folder),
+            model_kwargs=_model_kwargs(),
+            processor_kwargs=_local(),
+            config_kwargs=_local(),
+            **_PLAIN_TEXT,
+        )
+
+
+def _load_transformer(encoder: Path, entry: dict, folder: Path) -> LayerwiseTransformer:
+    # A complete sentence-transformers folder may keep its transformer in a subfolder.
+    subfolder = entry["path"] if encoder == folder else ""
+    if not (encoder / "modules.json").is_file():
+        return _load_plain(encoder)
+    weights_sha256(encoder / subfolder)
+    with _damage_as_error(encoder):
+        return LayerwiseTransformer.load(
+            str(encoder),
+            subfolder=subfolder,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs=_model_kwargs(),
+        )
+
+
+def _load_module(cls: type, folder: Path, path: str) -> torch.nn.Module:
+    inside = (folder / path).resolve()
+    if not inside.is_relative_to(folder.resolve()):
+        raise CheckpointError(
+            f"'{folder}': modules.json names the path {path!r}, which leaves the folder."
+        )
+    has_pickle = any(inside.glob("*.bin")) or any(inside.glob("*.pt"))
+    if has_pickle and not any(inside.glob("*.safetensors")):
+        raise CheckpointError(
+            f"'{inside}' holds pickled weights (.bin), which are never read. Save the model again "
+            "with safe_serialization=True."
+        )
+    if not inside.is_dir() and cls in (LayerwiseAttentionPooling, ScalarMix, Dense):
+        raise CheckpointError(f"'{folder}' is incomplete: '{path}' is missing.")
+    with _damage_as_error(folder):
+        return cls.load(str(folder), subfolder=path, local_files_only=True)
+
+
+def _allowed_class(type_name: str, folder: Path) -> type:
+    if type_name in _ALLOWED_OURS:
+        return _ALLOWED_OURS[type_name]
+    package, _, class_name = type_name.rpartition(".")
+    if package.split(".")[0] == "sentence_transformers" and class_name in _ALLOWED_THEIRS:
+        return _ALLOWED_THEIRS[class_name]
+    allowed = sorted([*_ALLOWED_OURS, *(f"sentence_transformers…{name}" for name in _ALLOWED_THEIRS)])
+    raise CheckpointError(
+        f"'{folder}': modules.json names the class '{type_name}', which is not loaded: it could "
+        f"run code of its own. Allowed are {', '.join(allowed)}."
+    )
+
+
+def _model_kwargs() -> dict[str, Any]:
+    return {"use_safetensors": True, "dtype": torch.float32, **_local()}
+
+
+def _local() -> dict[str, Any]:
+    return {"local_files_only": True, "trust_remote_code": False}
+
+
+@contextlib.contextmanager
+def _damage_as_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"'{folder}' holds a damaged safetensors file ({error}). Copy or download it again."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"'{folder}' cannot be loaded: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Load without transformers' progress bars, which would fill a server's log."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+# --- save ---------------------------------------------------------------------------------------
+
+
+def save_head(
+    model: SentenceTransformer,
+    folder: str | Path,
+    *,
+    name: str,
+    encoder_id: str = BUNDLED_ID,
+    encoder_revision: str | None = None,
+    encoder_sha256: str,
+    training: Mapping[str, Any],
+    results: Mapping[str, Any],
+    card: str,
+) -> Path:
+    """Save a model's head with the name and hash of its encoder; the encoder is not written.
+
+    Written beside and renamed, so that a killed process leaves the old folder or the new one.
+
+    Raises:
+        CheckpointError: If the folder exists and is no checkpoint, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise CheckpointError(
+            f"'{folder}' exists and is no checkpoint. Choose another folder, or empty it."
+        )
+    transformer, *others = list(model)
+    entries = [{"idx": 0, "name": "0", "path": "", "type": _type_name(LayerwiseTransformer)}]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for place, module in enumerate(others, start=1):
+                path = f"{place}_{type(module).__name__}"
+                (beside / path).mkdir()
+                module.save(str(beside / path))
+                entries.append(
+                    {"idx": place, "name": str(place), "path": path, "type": _type_name(type(module))}
+                )
+            _write_json(beside / "modules.json", entries)
+            weights = sorted(file for file in beside.rglob("*.safetensors"))
+            manifest = {
+                "format": FORMAT,
+                "name": name,
+                "encoder": {
+                    "id": encoder_id,
+                    "revision": encoder_revision,
+                    "sha256": encoder_sha256,
+                    "num_states": transformer.num_states,
+                    "embedding_dimension": transformer.get_embedding_dimension(),
+                },
+                "files": {str(f.relative_to(beside).as_posix()): file_sha256(f) for f in weights},
+                "training": dict(training),
+                "results": dict(results),
+            }
+            _write_json(beside / MANIFEST, manifest)
+            (beside / CARD).write_text(card, encoding="utf-8")
+            os.chmod(beside, 0o755)  # mkdtemp makes it private
+            old = folder.with_name(f".{folder.name}-old")
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(beside, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"'{folder}' cannot be written: {error.strerror or error}. Free some space or choose "
+            "another folder."
+        ) from error
+    return folder
+
+
+# --- verify -------------------------------------------------------------------------------------
+
+
+def verify(name_or_path: str) -> list[str]:
+    """Check a checkpoint's files, classes and encoder, and load it; return what was checked.
+
+    Raises:
+        CheckpointError: At the first thing that is wrong.
+        ModelError: If there is no such checkpoint, or its encoder cannot be had.
+    """
+    folder = find_checkpoint(name_or_path)
+    if folder is None:
+        raise ModelError(
+            f"There is no checkpoint '{name_or_path}'. There are: "
+            f"{', '.join(info.name for info in list_checkpoints()) or 'none'}."
+        )
+    manifest = _read_manifest(folder)
+    checked = [f"format {manifest['format']}"]
+    _check_files(folder, manifest)
+    checked += [f"{file}: SHA-256 as recorded" for file in manifest["files"]]
+    _checkpoint_encoder(folder, manifest)
+    checked.append(f"encoder {manifest['encoder']['id']}: SHA-256 as recorded")
+    for entry in _read_modules(folder):
+        _allowed_class(entry["type"], folder)
+    checked.append("classes are allowed, no pickled file is read")
+    model = load(str(folder), device="cpu")
+    vector = model.encode(["A sentence."])
+    if not bool((abs(vector) < float("inf")).all()):
+        raise CheckpointError(f"'{folder.name}' loads but gives numbers that are not finite.")
+    checked.append(f"loads, and encodes into {vector.shape[1]} dimensions")
+    return checked
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    recorded = manifest["files"]
+    for name, expected in recorded.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"'{folder.name}' is incomplete: '{name}' is missing.")
+        found = file_sha256(file)
+        if found != expected:
+            raise CheckpointError(
+                f"'{folder.name}': '{name}' has SHA-256 {found[:16]}…, not {expected[:16]}… as "
+                "recorded. The file is damaged or was changed; restore it, or train it again."
+            )
+    for file in folder.rglob("*.safetensors"):
+        if file.relative_to(folder).as_posix() not in recorded:
+            raise CheckpointError(
+                f"'{folder.name}' holds weights that lwap.json does not list: '{file.name}'."
+            )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = _read_json(folder / MANIFEST)
+    version = manifest.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"'{folder}': {MANIFEST} has format {version!r}, not a number.")
+    if version > FORMAT:
+        raise CheckpointError(
+            f"'{folder}' has format {version}; this version reads up to {FORMAT}. Update LWAP "
+            "Explorer."
+        )
+    encoder = manifest.get("encoder")
+    complete = isinstance(encoder, dict) and {
+        "id",
+        "sha256",
+        "num_states",
+        "embedding_dimension",
+    } <= set(encoder)
+    if not complete or not isinstance(manifest.get("files"), dict) or "name" not in manifest:
+        raise CheckpointError(f"'{folder}': {MANIFEST} lacks 'name', 'encoder' or 'files'.")
+    return manifest
+
+
+def _read_modules(folder: Path) -> list[dict[str, Any]]:
+    entries = _read_json(folder / "modules.json")
+    for entry in entries if isinstance(entries, list) else [None]:
+        if not isinstance(entry, dict) or not {"type", "path"} <= set(entry):
+            raise CheckpointError(f"'{folder}': modules.json is not a list of modules.")
+    return entries
+
+
+def _read_json(file: Path, missing: Any = None) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if missing is not None:
+            return missing
+        raise CheckpointError(f"'{file.parent}' is incomplete: '{file.name}' is missing.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{file}' is not readable JSON ({error}).") from error
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _type_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"

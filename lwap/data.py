@@ -1,0 +1,199 @@
+"""Readers for the files that people bring: sentences, pairs, triplets.
+
+CSV, TSV, JSONL and Parquet with named columns, or plain text for sentences. A wrong file gets an
+error that names the column, the row and the accepted names. Knows no models.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from lwap.errors import InputError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+MAX_MEGABYTES = 200
+
+PAIR_COLUMNS = {
+    "sentence1": ("sentence1", "sent1", "text1"),
+    "sentence2": ("sentence2", "sent2", "text2"),
+}
+SCORE_COLUMN = ("score", "label_score", "similarity", "gold")
+TRIPLET_COLUMNS = {
+    "sent0": ("sent0", "anchor"),
+    "sent1": ("sent1", "positive"),
+    "hard_neg": ("hard_neg", "negative"),
+}
+SENTENCE_COLUMN = {"sentence": ("sentence", "text")}
+
+
+def data_folder() -> Path:
+    """Return the folder of evaluation and training data: `LWAP_DATA`, else ../shared/data."""
+    configured = os.environ.get("LWAP_DATA")
+    return Path(configured) if configured else Path(__file__).parents[2] / "shared" / "data"
+
+
+def read_sentences(source: str | Path | bytes, name: str | None = None) -> list[str]:
+    """Read sentences: a text file with one a line (blank lines are skipped), or a table with a
+    column `sentence` or `text`.
+
+    Args:
+        source: A path, or the bytes of an upload.
+        name: The file's name where `source` is bytes.
+
+    Raises:
+        InputError: If the file cannot be read, or holds no sentences.
+    """
+    content, name = _content(source, name)
+    if Path(name).suffix.lower() in ("", ".txt"):
+        sentences = [line.strip() for line in _decode(content, name).splitlines()]
+    else:
+        table = _table(content, name)
+        column = _find(table, SENTENCE_COLUMN, name)["sentence"]
+        sentences = [_cell(value) for value in table[column]]
+    sentences = [sentence for sentence in sentences if sentence.strip()]
+    if not sentences:
+        raise InputError(f"'{name}' holds no sentences. Put one a line, or a column 'sentence'.")
+    return sentences
+
+
+def read_pairs(source: str | Path | bytes, name: str | None = None) -> pd.DataFrame:
+    """Read pairs with columns `sentence1, sentence2[, score][, subset]`.
+
+    Returns:
+        A frame with exactly these columns (those that the file has); `score` as float.
+
+    Raises:
+        InputError: If the file cannot be read, lacks a column, or a cell is empty or no number.
+    """
+    content, name = _content(source, name)
+    table = _table(content, name)
+    columns = _find(table, PAIR_COLUMNS, name)
+    pairs = pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
+    score = next((column for column in table.columns if column in SCORE_COLUMN), None)
+    if score is not None:
+        pairs["score"] = _numbers(table, score, name)
+    if "subset" in table.columns:
+        pairs["subset"] = [_cell(value) for value in table["subset"]]
+    return pairs
+
+
+def read_triplets(source: str | Path | bytes, name: str | None = None) -> pd.DataFrame:
+    """Read triplets with columns `sent0, sent1, hard_neg` (or `anchor, positive, negative`).
+
+    Raises:
+        InputError: If the file cannot be read, lacks a column, or has an empty cell.
+    """
+    content, name = _content(source, name)
+    table = _table(content, name)
+    columns = _find(table, TRIPLET_COLUMNS, name)
+    return pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def _content(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        content, name = source, name or "upload"
+    else:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise InputError(f"There is no file '{source}'. Check the path.")
+        name = name or path.name
+        _check_size(path.stat().st_size, name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"'{name}' cannot be read: {error.strerror}.") from error
+    _check_size(len(content), name)
+    if not content.strip():
+        raise InputError(f"'{name}' is empty.")
+    return content, name
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_MEGABYTES * 1_000_000:
+        raise InputError(
+            f"'{name}' has {size / 1_000_000:.0f} MB; the limit is {MAX_MEGABYTES} MB. "
+            "Split the file, or sample from it."
+        )
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"'{name}' is not UTF-8 text (byte {error.start} is {content[error.start]:#04x}). "
+            "Save it as UTF-8."
+        ) from error
+
+
+def _table(content: bytes, name: str) -> pd.DataFrame:
+    suffix = Path(name).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(
+            f"'{name}' ends in '{suffix or 'nothing'}'; tables are read from {', '.join(FORMATS)}."
+        )
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(io.BytesIO(content))
+        else:
+            text = io.StringIO(_decode(content, name))
+            if suffix == ".jsonl":
+                table = pd.read_json(text, lines=True, dtype=False)
+            else:
+                # As text: a sentence such as "NA", "007" or "1e5" stays what it is.
+                separator = "\t" if suffix == ".tsv" else ","
+                table = pd.read_csv(text, sep=separator, dtype=str, keep_default_na=False)
+    except InputError:
+        raise
+    except Exception as error:  # each parser has errors of its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"'{name}' is not a readable {suffix} file: {reason}.") from error
+    table.columns = [str(column).strip() for column in table.columns]
+    if table.empty:
+        raise InputError(f"'{name}' has columns {list(table.columns)} but no rows.")
+    return table
+
+
+def _find(table: pd.DataFrame, wanted: dict[str, tuple[str, ...]], name: str) -> dict[str, str]:
+    found = {}
+    for kept, accepted in wanted.items():
+        column = next((column for column in table.columns if column.lower() in accepted), None)
+        if column is None:
+            raise InputError(
+                f"'{name}' has no column '{kept}'; it has {list(table.columns)}. "
+                f"Accepted names: {', '.join(accepted)}."
+            )
+        found[kept] = column
+    return found
+
+
+def _cell(value: object) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value)
+
+
+def _texts(table: pd.DataFrame, column: str, name: str) -> list[str]:
+    texts = [_cell(value) for value in table[column]]
+    for row, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise InputError(
+                f"'{name}', row {row}: '{column}' is empty. Fill it in or remove the row."
+            )
+    return texts
+
+
+def _numbers(table: pd.DataFrame, column: str, name: str) -> list[float]:
+    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float, copy=True)
+    for row, (number, value) in enumerate(zip(numbers, table[column], strict=True), start=1):
+        if number != number or abs(number) == float("inf"):
+            raise InputError(
+                f"'{name}', row {row}: '{column}' is {_cell(value)!r}; scores are numbers. "
+                "Fix the file or remove the column."
+            )
+    return numbers.tolist()

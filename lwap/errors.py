@@ -1,0 +1,29 @@
+"""Errors that are meant to be read by the person at the keyboard.
+
+Every message carries the offending value, what is accepted, and the next step. Pages and the
+command line show these as text; any other exception is a bug and keeps its traceback.
+"""
+
+
+class LwapError(Exception):
+    """Base of all errors that LWAP Explorer raises on purpose."""
+
+
+class InputError(LwapError):
+    """Sentences, pairs, or a data file that cannot be used as given."""
+
+
+class ModelError(LwapError):
+    """An encoder or model that cannot be found, loaded, or looked into layer by layer."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint folder that is incomplete, damaged, changed, or not trusted."""
+
+
+class StrategyError(LwapError):
+    """A pooling strategy that does not exist, or that this model or bank cannot give."""
+
+
+class ConfigError(LwapError):
+    """A setting outside its allowed values, or settings that contradict each other."""

@@ -1,0 +1,1 @@
+"""Measures: semantic textual similarity, with intervals."""
