@@ -1,4 +1,4 @@
-"""Facts about a transformers model: where its layers are, which way it reads, what the hardware can.
+"""Facts about a transformers model: its layers, which way it reads, what the hardware can.
 
 Knows nothing about pooling, sentences or sentence-transformers.
 """
@@ -17,7 +17,24 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 from lwap.errors import ConfigError, ModelError
 
 # Position ids of these models start at padding_idx + 1 = 2, so two positions are not usable.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"}
+_OFFSET_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "xlm-roberta-xl",
+    "data2vec-text",
+}
+
+# Encoders whose layers normalise their input, with one more norm after the last layer.
+_PRE_NORM = {
+    "modernbert",
+    "eurobert",
+    "megatron-bert",
+    "roberta-prelayernorm",
+    "xlm-roberta-xl",
+    "esm",
+}
 
 
 def find_layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -42,8 +59,8 @@ def find_layers(model: PreTrainedModel) -> list[nn.Module]:
             return list(module)
     raise ModelError(
         f"No transformer layers found in {type(model).__name__} "
-        f"(model type '{model.config.model_type}'). LWAP Explorer reads text encoders such as BERT, "
-        "RoBERTa, MPNet, DeBERTa or ModernBERT, and decoders such as Qwen3, Llama or GPT-2."
+        f"(model type '{model.config.model_type}'). LWAP Explorer reads text encoders such as "
+        "BERT, RoBERTa, MPNet, DeBERTa or ModernBERT, and decoders such as Qwen3, Llama or GPT-2."
     )
 
 
@@ -65,8 +82,8 @@ def is_causal_decoder(config: PretrainedConfig) -> bool:
 
 
 def has_unnormalised_states(config: PretrainedConfig) -> bool:
-    """Say whether inner states are raw residual streams (pre-norm), whose scale differs by layer."""
-    return is_causal_decoder(config) or config.model_type == "modernbert"
+    """Say whether inner states are raw residual streams (pre-norm), of different scales."""
+    return is_causal_decoder(config) or config.model_type in _PRE_NORM
 
 
 def position_limit(config: PretrainedConfig) -> int | None:
@@ -88,23 +105,27 @@ def resolve_device(device: str = "auto") -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("it holds shapes without values")
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]  # torch lists all its backends after it
         raise ConfigError(
-            f"Device '{device}' cannot be used here ({str(error).splitlines()[0]}). "
+            f"Device '{device}' cannot be used here ({reason}). "
             "Use 'auto', 'cpu', 'cuda', 'cuda:0' … or 'mps'."
         ) from error
     return device
 
 
 def has_native_bfloat16(device: torch.device | str) -> bool:
-    """Say whether `device` multiplies bfloat16 in hardware; elsewhere it is far slower than fp32."""
+    """Say whether `device` multiplies bfloat16 in hardware; elsewhere fp32 is far faster."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if kind == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(
-            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+            capabilities.get("avx512_bf16")
+            or capabilities.get("amx_bf16")
+            or capabilities.get("bf16")
         )
     return False

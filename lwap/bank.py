@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from lwap.backbone import has_native_bfloat16
-from lwap.encoder import LayerwiseTransformer
+from lwap.encoder import TOKENIZER_LOCK, LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, ModelError
 from lwap.names import state_names
 from lwap.pooling import LayerHead, check_choice, last_token, token_max
@@ -114,8 +114,9 @@ class LayerBank:
         return self.mean if self.mean is not None else self.cls
 
     def select(self, rows: Sequence[int] | np.ndarray) -> LayerBank:
-        """Return the bank of some sentences, in the order of `rows`."""
-        rows = np.asarray(rows, dtype=int)
+        """Return the bank of some sentences: those at `rows` in that order, or a mask's."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
 
         def take(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[rows]
@@ -143,6 +144,9 @@ class LayerBank:
             arrays = {
                 name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in facts["arrays"]
             }
+            parts = [*arrays.values(), *(facts[name] for name in _COLUMNS)]
+            if len(counts := {len(part) for part in parts}) != 1:
+                raise ValueError(f"its parts hold {sorted(counts)} sentences")
             return cls(
                 texts=tuple(facts["texts"]),
                 token_counts=np.array(facts["token_counts"]),
@@ -151,7 +155,7 @@ class LayerBank:
                 encoder=facts["encoder"],
                 **{name: arrays.get(name) for name in _ARRAYS},
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise InputError(
                 f"'{directory}' holds no complete bank ({error}). Write it again with "
                 "encode_layers(model, texts, directory=…)."
@@ -160,6 +164,7 @@ class LayerBank:
 
 _ARRAYS = ("cls", "mean", "max", "last_token", "last_tokens")
 _FACTS = "bank.json"
+_COLUMNS = ("texts", "token_counts", "is_truncated")  # one entry a sentence
 
 
 def encode_layers(
@@ -209,7 +214,8 @@ def encode_layers(
     rows_by_distinct = np.argsort(distinct_of_row, kind="stable")
     row_starts = np.searchsorted(distinct_of_row[rows_by_distinct], np.arange(len(distinct) + 1))
 
-    tokens = _tokenise(transformer, [prompt + text for text in distinct])
+    with TOKENIZER_LOCK:
+        tokens = _tokenise(transformer, [prompt + text for text in distinct])
     num_states, dimension = transformer.num_states, transformer.get_embedding_dimension()
     shapes = {
         "cls": (num_states, dimension) if Summary.CLS in wanted else None,
@@ -284,7 +290,25 @@ def check_texts(texts: Sequence[str]) -> list[str]:
                 f"Sentence {place} of {len(texts)} is empty ({text!r}). "
                 "Remove it or write something."
             )
+        if not is_unicode(text):
+            raise InputError(
+                f"Sentence {place} of {len(texts)} holds half a character, a lone surrogate "
+                f"({_shorten(text)}). Save its source as UTF-8, or write the sentence anew."
+            )
     return texts
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8; a lone surrogate, half a character, cannot.
+
+    >>> is_unicode("🙂"), is_unicode("\\ud83d")
+    (True, False)
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def layerwise_transformer(model: SentenceTransformer) -> LayerwiseTransformer:
@@ -345,23 +369,22 @@ class _Tokens:
     is_truncated: np.ndarray
     max_tokens: int
     padding: dict[str, int]
-    pads_left: bool
 
     def features(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """Return the padded tensors of a batch; no attention mask where nothing is padded."""
+        """Return the padded tensors of a batch; no attention mask where nothing is padded.
+
+        Padding is on the right, whatever the tokenizer says: on the left it would shift the
+        absolute positions (BERT, GPT-2), so that a vector depended on the rest of its batch.
+        """
         width = int(self.counts[rows].max())
         features: dict[str, Tensor] = {}
         for name, column in self.columns.items():
             padded = np.full((len(rows), width), self.padding[name], dtype=np.int64)
             for place, row in enumerate(rows):
-                count = self.counts[row]
-                span = slice(width - count, width) if self.pads_left else slice(0, count)
-                padded[place, span] = column[row]
+                padded[place, : self.counts[row]] = column[row]
             features[name] = torch.from_numpy(padded).to(device)
         if int(self.counts[rows].min()) < width:
-            position = torch.arange(width)
-            counts = torch.from_numpy(self.counts[rows])[:, None]
-            real = position >= width - counts if self.pads_left else position < counts
+            real = torch.arange(width) < torch.from_numpy(self.counts[rows])[:, None]
             features["attention_mask"] = real.long().to(device)
         return features
 
@@ -392,16 +415,16 @@ def _tokenise(transformer: LayerwiseTransformer, texts: list[str]) -> _Tokens:
         is_truncated = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
     else:
         full = np.flatnonzero(counts >= max_tokens)
-        whole = tokenizer([texts[row] for row in full], verbose=False)["input_ids"] if len(full) else []
         is_truncated = np.zeros(len(texts), dtype=bool)
-        is_truncated[full] = [len(ids) > max_tokens for ids in whole]
+        if len(full):
+            whole = tokenizer([texts[row] for row in full], verbose=False)["input_ids"]
+            is_truncated[full] = [len(ids) > max_tokens for ids in whole]
     return _Tokens(
         columns=columns,
         counts=counts,
         is_truncated=is_truncated,
         max_tokens=max_tokens,
         padding={"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
-        pads_left=tokenizer.padding_side == "left",
     )
 
 

@@ -47,7 +47,7 @@ from lwap.encoder import (
     weights_sha256,
 )
 from lwap.errors import CheckpointError, LwapError, ModelError
-from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
+from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 
 FORMAT = 1
 MANIFEST = "lwap.json"
@@ -66,6 +66,7 @@ _ALLOWED_OURS = {
     f"{cls.__module__}.{cls.__name__}": cls
     for cls in (LayerwiseTransformer, LayerwiseAttentionPooling, ScalarMix)
 }
+_HEADS = {name: cls for name, cls in _ALLOWED_OURS.items() if issubclass(cls, LayerHead)}
 # Text only, by forward: without this a decoder with a chat template would format its input.
 _PLAIN_TEXT = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
@@ -124,21 +125,22 @@ def list_checkpoints() -> list[CheckpointInfo]:
         if not parent.is_dir():
             continue
         for folder in sorted(parent.iterdir()):
-            if (folder / inner / MANIFEST).is_file():
+            is_unfinished = folder.name.startswith(".")  # a save that was killed
+            if not is_unfinished and (folder / inner / MANIFEST).is_file():
                 with contextlib.suppress(LwapError):
                     found.append(read_info(folder / inner, folder.name))
     return found
 
 
 def find_checkpoint(name_or_path: str) -> Path | None:
-    """Return the folder of a checkpoint by name (shipped, or a run) or path; None if there is none."""
+    """Return the folder of a checkpoint by name (shipped, or a run) or path, None without one."""
     if Path(name_or_path).name == name_or_path:
         for folder in (checkpoints_folder() / name_or_path, runs_folder() / name_or_path / "model"):
-            if (folder / MANIFEST).is_file():
+            if os.path.isfile(folder / MANIFEST):
                 return folder
-    folder = Path(name_or_path).expanduser()
+    folder = Path(os.path.expanduser(name_or_path))
     for candidate in (folder, folder / "model"):
-        if (candidate / MANIFEST).is_file():
+        if os.path.isfile(candidate / MANIFEST):
             return candidate
     return None
 
@@ -151,10 +153,10 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
     """
     manifest = _read_manifest(folder)
     modules = _read_modules(folder)
-    head = next((entry for entry in modules if entry["type"] in _ALLOWED_OURS and entry["path"]), None)
+    head = next((entry for entry in modules if entry["type"] in _HEADS), None)
     if head is None:
         raise CheckpointError(f"'{folder}' has no pooling head in its modules.json.")
-    options = _read_json(folder / head["path"] / "config.json")
+    options = _read_object(folder / head["path"] / "config.json")
     encoder = manifest["encoder"]
     return CheckpointInfo(
         name=name or manifest["name"],
@@ -162,10 +164,10 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
         encoder=encoder["id"],
         num_states=encoder["num_states"],
         embedding_dimension=encoder["embedding_dimension"],
-        pooling=_ALLOWED_OURS[head["type"]].strategy,
+        pooling=_HEADS[head["type"]].strategy,
         options=options,
-        training=manifest.get("training", {}),
-        results=manifest.get("results", {}),
+        training=manifest["training"],
+        results=manifest["results"],
         size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
 
@@ -174,7 +176,7 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
 
 
 def load(
-    name_or_path: str = BUNDLED, *, device: str = "auto", revision: str | None = None
+    name_or_path: str | Path = BUNDLED, *, device: str = "auto", revision: str | None = None
 ) -> SentenceTransformer:
     """Load a model, ready to encode and to look into layer by layer.
 
@@ -192,6 +194,11 @@ def load(
         CheckpointError: If files are missing, damaged, changed, or name a class that is not ours.
         ConfigError: If the device is not on this machine.
     """
+    name_or_path = os.fspath(name_or_path)
+    if not name_or_path.strip():
+        raise ModelError(
+            f"No model was named. Give '{BUNDLED}', a checkpoint, a folder or a hub id."
+        )
     device = resolve_device(device)
     checkpoint = find_checkpoint(name_or_path)
     if checkpoint is not None:
@@ -212,14 +219,34 @@ def load(
 def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
     wanted = manifest["encoder"]
     encoder = resolve_encoder(wanted["id"], wanted.get("revision"))
-    found = weights_sha256(encoder)
+    found = weights_sha256(encoder / _transformer_path(encoder))
     if found != wanted["sha256"]:
         raise CheckpointError(
             f"'{folder.name}' was trained on {wanted['id']} with weights of SHA-256 "
-            f"{wanted['sha256'][:16]}…, but the encoder here has {found[:16]}…. Its head would give "
-            "other results; use the encoder that it names."
+            f"{wanted['sha256'][:16]}…, but the encoder here has {found[:16]}…. Its head would "
+            "give other results; use the encoder that it names."
         )
     return encoder
+
+
+def encoder_sha256(name_or_path: str, revision: str | None = None) -> str:
+    """Return the SHA-256 of an encoder's weights, as `save_head` records it.
+
+    Raises:
+        ModelError: If there is no such encoder, or it has no safetensors weights.
+    """
+    encoder = resolve_encoder(name_or_path, revision)
+    return weights_sha256(encoder / _transformer_path(encoder))
+
+
+def _transformer_path(encoder: Path) -> str:
+    """Return where in an encoder's folder its transformer is: mostly "", sometimes a subfolder."""
+    if not (encoder / "modules.json").is_file():
+        return ""
+    for entry in _read_modules(encoder):
+        if _allowed_class(entry["type"], encoder) is LayerwiseTransformer:
+            return entry["path"]
+    return ""
 
 
 def _assemble(folder: Path, encoder: Path, device: str) -> SentenceTransformer:
@@ -233,10 +260,16 @@ def _assemble(folder: Path, encoder: Path, device: str) -> SentenceTransformer:
         for entry in _read_modules(folder):
             cls = _allowed_class(entry["type"], folder)
             if cls is LayerwiseTransformer:
-                modules.append(_load_transformer(encoder, entry, folder))
+                modules.append(_load_transformer(encoder))
             else:
                 modules.append(_load_module(cls, folder, entry["path"]))
-        config = _read_json(folder / "config_sentence_transformers.json", missing={})
+        kinds = [type(module) for module in modules]
+        if kinds[:1] != [LayerwiseTransformer] or kinds.count(LayerwiseTransformer) > 1:
+            raise CheckpointError(
+                f"'{folder}': modules.json must name one Transformer, at its beginning, not "
+                f"{[kind.__name__ for kind in kinds]}."
+            )
+        config = _read_object(folder / "config_sentence_transformers.json", missing={})
         try:
             return SentenceTransformer(
                 modules=modules,
@@ -267,9 +300,8 @@ def _load_plain(folder: Path) -> LayerwiseTransformer:
         )
 
 
-def _load_transformer(encoder: Path, entry: dict, folder: Path) -> LayerwiseTransformer:
-    # A complete sentence-transformers folder may keep its transformer in a subfolder.
-    subfolder = entry["path"] if encoder == folder else ""
+def _load_transformer(encoder: Path) -> LayerwiseTransformer:
+    subfolder = _transformer_path(encoder)
     if not (encoder / "modules.json").is_file():
         return _load_plain(encoder)
     weights_sha256(encoder / subfolder)
@@ -284,19 +316,23 @@ def _load_transformer(encoder: Path, entry: dict, folder: Path) -> LayerwiseTran
 
 
 def _load_module(cls: type, folder: Path, path: str) -> torch.nn.Module:
-    inside = (folder / path).resolve()
-    if not inside.is_relative_to(folder.resolve()):
-        raise CheckpointError(
-            f"'{folder}': modules.json names the path {path!r}, which leaves the folder."
-        )
+    inside = folder / path
     has_pickle = any(inside.glob("*.bin")) or any(inside.glob("*.pt"))
-    if has_pickle and not any(inside.glob("*.safetensors")):
+    # Without this very file sentence-transformers would turn to the pickle.
+    if has_pickle and not (inside / "model.safetensors").is_file():
         raise CheckpointError(
             f"'{inside}' holds pickled weights (.bin), which are never read. Save the model again "
             "with safe_serialization=True."
         )
     if not inside.is_dir() and cls in (LayerwiseAttentionPooling, ScalarMix, Dense):
         raise CheckpointError(f"'{folder}' is incomplete: '{path}' is missing.")
+    if cls is Dense:
+        activation = _read_object(inside / "config.json").get("activation_function", "torch.")
+        if not str(activation).startswith("torch."):
+            raise CheckpointError(
+                f"'{folder}': '{path}' names the activation '{activation}', which is not loaded: "
+                "it could run code of its own. Allowed are the classes of torch.nn."
+            )
     with _damage_as_error(folder):
         return cls.load(str(folder), subfolder=path, local_files_only=True)
 
@@ -307,7 +343,9 @@ def _allowed_class(type_name: str, folder: Path) -> type:
     package, _, class_name = type_name.rpartition(".")
     if package.split(".")[0] == "sentence_transformers" and class_name in _ALLOWED_THEIRS:
         return _ALLOWED_THEIRS[class_name]
-    allowed = sorted([*_ALLOWED_OURS, *(f"sentence_transformers…{name}" for name in _ALLOWED_THEIRS)])
+    allowed = sorted(
+        [*_ALLOWED_OURS, *(f"sentence_transformers…{name}" for name in _ALLOWED_THEIRS)]
+    )
     raise CheckpointError(
         f"'{folder}': modules.json names the class '{type_name}', which is not loaded: it could "
         f"run code of its own. Allowed are {', '.join(allowed)}."
@@ -326,23 +364,31 @@ def _local() -> dict[str, Any]:
 def _damage_as_error(folder: Path) -> Iterator[None]:
     try:
         yield
+    except LwapError:
+        raise
     except SafetensorError as error:
         raise CheckpointError(
             f"'{folder}' holds a damaged safetensors file ({error}). Copy or download it again."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except Exception as error:  # what a damaged file gives is up to whoever reads it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"'{folder}' cannot be loaded: {reason}") from error
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Load without transformers' progress bars, which would fill a server's log."""
+    """Load without transformers' progress bars and load reports, which would fill a server's log.
+
+    What a report says that matters is an error of `LayerwiseTransformer`.
+    """
     shown = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
 
@@ -364,31 +410,44 @@ def save_head(
 ) -> Path:
     """Save a model's head with the name and hash of its encoder; the encoder is not written.
 
-    Written beside and renamed, so that a killed process leaves the old folder or the new one.
+    Written beside and renamed, so that a failure leaves what was there. (A process killed between
+    the two renames leaves the old checkpoint in `.NAME-…/old`.)
 
     Raises:
-        CheckpointError: If the folder exists and is no checkpoint, or cannot be written.
+        CheckpointError: If the folder exists and is no checkpoint, cannot be written, or the model
+            has no head.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise CheckpointError(
-            f"'{folder}' exists and is no checkpoint. Choose another folder, or empty it."
-        )
+    check_target(folder)
     transformer, *others = list(model)
+    if not any(isinstance(module, LayerHead) for module in others):
+        raise CheckpointError(f"'{folder}' is not written: the model has no trained head to save.")
     entries = [{"idx": 0, "name": "0", "path": "", "type": _type_name(LayerwiseTransformer)}]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
+            new, old = scratch / "new", scratch / "old"
+            new.mkdir()
             for place, module in enumerate(others, start=1):
                 path = f"{place}_{type(module).__name__}"
-                (beside / path).mkdir()
-                module.save(str(beside / path))
+                (new / path).mkdir()
+                module.save(str(new / path))
                 entries.append(
-                    {"idx": place, "name": str(place), "path": path, "type": _type_name(type(module))}
+                    {
+                        "idx": place,
+                        "name": str(place),
+                        "path": path,
+                        "type": _type_name(type(module)),
+                    }
                 )
-            _write_json(beside / "modules.json", entries)
-            weights = sorted(file for file in beside.rglob("*.safetensors"))
+            _write_json(new / "modules.json", entries)
+            if any(model.prompts.values()):
+                _write_json(
+                    new / "config_sentence_transformers.json",
+                    {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name},
+                )
+            files = sorted(file for file in new.rglob("*") if file.is_file())
             manifest = {
                 "format": FORMAT,
                 "name": name,
@@ -399,26 +458,54 @@ def save_head(
                     "num_states": transformer.num_states,
                     "embedding_dimension": transformer.get_embedding_dimension(),
                 },
-                "files": {str(f.relative_to(beside).as_posix()): file_sha256(f) for f in weights},
+                "files": {file.relative_to(new).as_posix(): file_sha256(file) for file in files},
                 "training": dict(training),
                 "results": dict(results),
             }
-            _write_json(beside / MANIFEST, manifest)
-            (beside / CARD).write_text(card, encoding="utf-8")
-            os.chmod(beside, 0o755)  # mkdtemp makes it private
-            old = folder.with_name(f".{folder.name}-old")
+            _write_json(new / MANIFEST, manifest)
+            _write_text(new / CARD, card)
             if folder.exists():
                 os.replace(folder, old)
-            os.replace(beside, folder)
-            shutil.rmtree(old, ignore_errors=True)
+            try:
+                os.replace(new, folder)
+            except OSError:
+                if old.exists():
+                    os.replace(old, folder)
+                raise
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"'{folder}' cannot be written: {error.strerror or error}. Free some space or choose "
-            "another folder."
-        ) from error
+            shutil.rmtree(scratch, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(folder, error) from error
     return folder
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder that a checkpoint cannot be written to; to ask before a long run.
+
+    Raises:
+        CheckpointError: If it exists and is no checkpoint, or nothing can be written there.
+    """
+    try:
+        is_taken = folder.is_file() or (folder.exists() and any(folder.iterdir()))
+        if is_taken and not (folder / MANIFEST).is_file():
+            raise CheckpointError(
+                f"'{folder}' exists and is no checkpoint. Choose another folder, or empty it."
+            )
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CheckpointError(
+            f"'{folder}' cannot be written: nothing can be created in '{above}'. Choose another "
+            "folder."
+        )
+
+
+def _unwritable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"'{folder}' cannot be written: {getattr(error, 'strerror', None) or error}. Free some "
+        "space or choose another folder."
+    )
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -474,7 +561,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = _read_json(folder / MANIFEST)
+    manifest = _read_object(folder / MANIFEST)
     version = manifest.get("format")
     if not isinstance(version, int) or version < 1:
         raise CheckpointError(f"'{folder}': {MANIFEST} has format {version!r}, not a number.")
@@ -483,24 +570,48 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"'{folder}' has format {version}; this version reads up to {FORMAT}. Update LWAP "
             "Explorer."
         )
-    encoder = manifest.get("encoder")
-    complete = isinstance(encoder, dict) and {
-        "id",
-        "sha256",
-        "num_states",
-        "embedding_dimension",
-    } <= set(encoder)
-    if not complete or not isinstance(manifest.get("files"), dict) or "name" not in manifest:
-        raise CheckpointError(f"'{folder}': {MANIFEST} lacks 'name', 'encoder' or 'files'.")
+    manifest = {"training": {}, "results": {}, **manifest}
+    _check_types(folder, manifest, _MANIFEST_TYPES)
+    _check_types(folder, manifest["encoder"], _ENCODER_TYPES)
+    _check_types(folder, manifest["files"], dict.fromkeys(manifest["files"], str))
     return manifest
+
+
+_MANIFEST_TYPES = {"name": str, "encoder": dict, "files": dict, "training": dict, "results": dict}
+_ENCODER_TYPES = {"id": str, "sha256": str, "num_states": int, "embedding_dimension": int}
+
+
+def _check_types(folder: Path, content: dict[str, Any], types: Mapping[str, type]) -> None:
+    for key, kind in types.items():
+        if not isinstance(content.get(key), kind):
+            raise CheckpointError(
+                f"'{folder}': {key!r} in {MANIFEST} is {content.get(key)!r}, not a {kind.__name__}."
+            )
 
 
 def _read_modules(folder: Path) -> list[dict[str, Any]]:
     entries = _read_json(folder / "modules.json")
-    for entry in entries if isinstance(entries, list) else [None]:
-        if not isinstance(entry, dict) or not {"type", "path"} <= set(entry):
-            raise CheckpointError(f"'{folder}': modules.json is not a list of modules.")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("type"), str)
+        and isinstance(entry.get("path"), str)
+        for entry in entries
+    ):
+        raise CheckpointError(f"'{folder}': modules.json is not a list of modules.")
+    for entry in entries:
+        if not (folder / entry["path"]).resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(
+                f"'{folder}': modules.json names the path {entry['path']!r}, which leaves the "
+                "folder."
+            )
     return entries
+
+
+def _read_object(file: Path, missing: Any = None) -> dict[str, Any]:
+    content = _read_json(file, missing)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{file}' holds no JSON object.")
+    return content
 
 
 def _read_json(file: Path, missing: Any = None) -> Any:
@@ -509,13 +620,20 @@ def _read_json(file: Path, missing: Any = None) -> Any:
     except FileNotFoundError as error:
         if missing is not None:
             return missing
-        raise CheckpointError(f"'{file.parent}' is incomplete: '{file.name}' is missing.") from error
-    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"'{file.parent}' is incomplete: '{file.name}' is missing."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"'{file}' is not readable JSON ({error}).") from error
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
+    # An argument that was no UTF-8 comes as lone surrogates; the escape is valid in JSON too.
+    file.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 def _type_name(cls: type) -> str:

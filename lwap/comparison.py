@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from lwap.bank import LayerBank, Progress, encode_layers
+from lwap.bank import LayerBank, Progress, encode_layers, is_unicode
 from lwap.errors import InputError
 from lwap.evaluation.sts import Interval, spearman_interval
 from lwap.explanation import LayerSimilarity, layer_similarity
@@ -39,7 +39,7 @@ class Comparison:
         random_pairs: How many random pairs the percentiles refer to.
         layers: Cosine in each state.
         is_truncated: Whether a sentence of the pair was cut, (P,).
-        bank: The summaries of the distinct sentences.
+        bank: The summaries of the distinct sentences; None where only the scores were kept.
         rows: Row of each pair's sentences in the bank, (P, 2).
     """
 
@@ -51,7 +51,7 @@ class Comparison:
     random_pairs: int
     layers: LayerSimilarity
     is_truncated: np.ndarray
-    bank: LayerBank
+    bank: LayerBank | None
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -63,6 +63,24 @@ class Comparison:
         the cosines where there are no percentiles."""
         values = self.percentiles if self.random_pairs else self.cosines
         return np.ptp(values, axis=1)
+
+    def select(self, places: Sequence[int]) -> Comparison:
+        """Return the comparison of some of the pairs, in the order of `places`.
+
+        Percentiles still refer to the random pairs of the whole set.
+        """
+        places = np.asarray(places, dtype=int)
+        layers = self.layers
+        return replace(
+            self,
+            first=tuple(self.first[place] for place in places),
+            second=tuple(self.second[place] for place in places),
+            cosines=self.cosines[places],
+            percentiles=self.percentiles[places],
+            layers=replace(layers, query=layers.query[places], mean=layers.mean[places]),
+            is_truncated=self.is_truncated[places],
+            rows=self.rows[places],
+        )
 
     def spearman(self, gold: Sequence[float]) -> dict[str, Interval]:
         """Return Spearman × 100 with its interval per strategy, for gold scores (P,).
@@ -201,7 +219,8 @@ def split_pairs(pairs: Pairs) -> tuple[list[str], list[str]]:
     if not rows:
         raise InputError("No pairs were given. Give at least one pair of sentences.")
     for place, row in enumerate(rows, start=1):
-        if isinstance(row, str) or len(row) != 2:
+        is_sequence = isinstance(row, Sequence | np.ndarray) and not isinstance(row, str)
+        if not is_sequence or len(row) != 2:
             raise InputError(
                 f"Pair {place} is {row!r}; a pair is two sentences, (sentence1, sentence2)."
             )
@@ -210,6 +229,11 @@ def split_pairs(pairs: Pairs) -> tuple[list[str], list[str]]:
                 raise InputError(
                     f"Pair {place}: sentence{side} is empty ({text!r}). "
                     "Fill it in or remove the pair."
+                )
+            if not is_unicode(text):
+                raise InputError(
+                    f"Pair {place}: sentence{side} holds half a character, a lone surrogate "
+                    f"({text!r}). Save its source as UTF-8, or write the sentence anew."
                 )
     return [row[0] for row in rows], [row[1] for row in rows]
 

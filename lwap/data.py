@@ -49,11 +49,13 @@ def read_sentences(source: str | Path | bytes, name: str | None = None) -> list[
     """
     content, name = _content(source, name)
     if Path(name).suffix.lower() in ("", ".txt"):
-        sentences = [line.strip() for line in _decode(content, name).splitlines()]
+        # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
+        lines = _decode(content, name).replace("\r", "\n").split("\n")
+        sentences = [line.strip() for line in lines]
     else:
         table = _table(content, name)
         column = _find(table, SENTENCE_COLUMN, name)["sentence"]
-        sentences = [_cell(value) for value in table[column]]
+        sentences = _cells(table, column, name)
     sentences = [sentence for sentence in sentences if sentence.strip()]
     if not sentences:
         raise InputError(f"'{name}' holds no sentences. Put one a line, or a column 'sentence'.")
@@ -73,11 +75,10 @@ def read_pairs(source: str | Path | bytes, name: str | None = None) -> pd.DataFr
     table = _table(content, name)
     columns = _find(table, PAIR_COLUMNS, name)
     pairs = pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
-    score = next((column for column in table.columns if column in SCORE_COLUMN), None)
-    if score is not None:
+    if score := _column(table, SCORE_COLUMN):
         pairs["score"] = _numbers(table, score, name)
-    if "subset" in table.columns:
-        pairs["subset"] = [_cell(value) for value in table["subset"]]
+    if subset := _column(table, ("subset",)):
+        pairs["subset"] = _cells(table, subset, name)
     return pairs
 
 
@@ -100,8 +101,9 @@ def _content(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         content, name = source, name or "upload"
     else:
-        path = Path(source).expanduser()
-        if not path.is_file():
+        # os.path says False of a name that no file can have, where Path raises.
+        path = Path(os.path.expanduser(source))
+        if not os.path.isfile(path):
             raise InputError(f"There is no file '{source}'. Check the path.")
         name = name or path.name
         _check_size(path.stat().st_size, name)
@@ -155,7 +157,16 @@ def _table(content: bytes, name: str) -> pd.DataFrame:
     except Exception as error:  # each parser has errors of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"'{name}' is not a readable {suffix} file: {reason}.") from error
+    if suffix in (".csv", ".tsv") and not isinstance(table.index, pd.RangeIndex):
+        # pandas takes the first cells for row labels, which would shift the columns.
+        raise InputError(
+            f"'{name}': the rows have more cells than there are column names "
+            f"({list(table.columns)}). Put quotes around sentences that hold a separator."
+        )
     table.columns = [str(column).strip() for column in table.columns]
+    if not table.columns.is_unique:
+        repeated = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"'{name}' has two columns '{repeated}'. Rename or remove one.")
     if table.empty:
         raise InputError(f"'{name}' has columns {list(table.columns)} but no rows.")
     return table
@@ -164,7 +175,7 @@ def _table(content: bytes, name: str) -> pd.DataFrame:
 def _find(table: pd.DataFrame, wanted: dict[str, tuple[str, ...]], name: str) -> dict[str, str]:
     found = {}
     for kept, accepted in wanted.items():
-        column = next((column for column in table.columns if column.lower() in accepted), None)
+        column = _column(table, accepted)
         if column is None:
             raise InputError(
                 f"'{name}' has no column '{kept}'; it has {list(table.columns)}. "
@@ -174,12 +185,30 @@ def _find(table: pd.DataFrame, wanted: dict[str, tuple[str, ...]], name: str) ->
     return found
 
 
+def _column(table: pd.DataFrame, accepted: tuple[str, ...]) -> str | None:
+    """Return the column with the first of the accepted names that is there, in any case."""
+    by_name = {column.lower(): column for column in reversed(table.columns)}
+    return next((by_name[name] for name in accepted if name in by_name), None)
+
+
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return "" if value is None or value is pd.NA or value != value else str(value)
 
 
+def _cells(table: pd.DataFrame, column: str, name: str) -> list[str]:
+    for row, value in enumerate(table[column], start=1):
+        if isinstance(value, bytes) or pd.api.types.is_list_like(value):
+            raise InputError(
+                f"'{name}', row {row}: '{column}' is {type(value).__name__}, not text. "
+                "Write one text in each cell."
+            )
+    return [_cell(value) for value in table[column]]
+
+
 def _texts(table: pd.DataFrame, column: str, name: str) -> list[str]:
-    texts = [_cell(value) for value in table[column]]
+    texts = _cells(table, column, name)
     for row, text in enumerate(texts, start=1):
         if not text.strip():
             raise InputError(
@@ -189,11 +218,12 @@ def _texts(table: pd.DataFrame, column: str, name: str) -> list[str]:
 
 
 def _numbers(table: pd.DataFrame, column: str, name: str) -> list[float]:
+    texts = _cells(table, column, name)
     numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float, copy=True)
-    for row, (number, value) in enumerate(zip(numbers, table[column], strict=True), start=1):
+    for row, (number, text) in enumerate(zip(numbers, texts, strict=True), start=1):
         if number != number or abs(number) == float("inf"):
             raise InputError(
-                f"'{name}', row {row}: '{column}' is {_cell(value)!r}; scores are numbers. "
+                f"'{name}', row {row}: '{column}' is {text!r}; scores are numbers. "
                 "Fix the file or remove the column."
             )
     return numbers.tolist()

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
+import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lwap.backbone import find_layers, is_causal_decoder, position_limit
 from lwap.errors import ModelError
@@ -54,6 +56,10 @@ class _Collector:
             self.last.append(last_token(hidden, self.attention_mask))
 
 
+# A fast tokenizer keeps padding and truncation as state of its own: two threads that ask for
+# different ones get each other's, in silence. Reentrant: `preprocess` calls itself for prompts.
+TOKENIZER_LOCK = threading.RLock()
+
 _COLLECTOR: ContextVar[_Collector | None] = ContextVar("lwap_collector", default=None)
 
 
@@ -82,12 +88,30 @@ class LayerwiseTransformer(Transformer):
     pre-norm model. Equal to reducing `output_hidden_states`, without holding the token states.
 
     Raises:
-        ModelError: If the architecture's layers cannot be found.
+        ModelError: If the architecture's layers cannot be found, or some have no weights.
     """
 
     def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
         super().__init__(model_name_or_path, **kwargs)
         self._install_hooks()
+
+    def _load_model(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> PreTrainedModel:
+        """Load the weights, all of them.
+
+        transformers gives random numbers to what a file lacks, and only its log says so.
+        """
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, found = super()._load_model(model_name_or_path, *args, **kwargs)
+        random = found["missing_keys"] | {name for name, *_ in found["mismatched_keys"]}
+        # A pooler is never read here, and many encoders are published without one.
+        lacking = sorted(name for name in random if "pooler." not in name)
+        if lacking:
+            raise ModelError(
+                f"The weights of '{model_name_or_path}' do not fit its config.json: {len(lacking)} "
+                f"tensors are missing or of another shape, {lacking[0]} for one. Copy or download "
+                "the model again."
+            )
+        return model
 
     def _install_hooks(self) -> None:
         for layer in find_layers(self.model):
@@ -104,7 +128,7 @@ class LayerwiseTransformer(Transformer):
 
     @classmethod
     def from_transformer(cls, transformer: Transformer) -> LayerwiseTransformer:
-        """Return a layer-wise view of a stock Transformer module; weights are shared, not copied."""
+        """Return a layer-wise view of a stock Transformer module; it shares the weights."""
         if isinstance(transformer, cls):
             return transformer
         view = cls.__new__(cls)
@@ -126,6 +150,11 @@ class LayerwiseTransformer(Transformer):
     def is_causal(self) -> bool:
         """Whether each token sees only the tokens before it."""
         return is_causal_decoder(self.config)
+
+    def preprocess(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Tokenise as the base class does, one thread at a time."""
+        with TOKENIZER_LOCK:
+            return super().preprocess(*args, **kwargs)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the encoder once and add `layer_cls`, `layer_means` (and `layer_query`)."""
@@ -195,15 +224,19 @@ def _remembered_sha256(path: Path) -> str:
         known = json.loads(store.read_text(encoding="utf-8"))
     if not isinstance(known, dict):
         known = {}
-    if key not in known:
+    if not isinstance(known.get(key), str):
         known[key] = file_sha256(path)
         with contextlib.suppress(OSError):
             store.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
+            file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (renamed or removed below)
                 "w", dir=store.parent, delete=False, encoding="utf-8"
-            ) as file:
-                json.dump(known, file)
-            os.replace(file.name, store)
+            )
+            try:
+                with file:
+                    json.dump(known, file)
+                os.replace(file.name, store)
+            except OSError:
+                os.unlink(file.name)
     return known[key]
 
 
@@ -247,10 +280,11 @@ def resolve_encoder(name_or_path: str, revision: str | None = None) -> Path:
         if folder is not None:
             return folder
         name_or_path = BUNDLED_ID
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    # os.path says False of a name that no file can have, where Path raises.
+    path = Path(os.path.expanduser(name_or_path))
+    if os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         raise ModelError(f"'{name_or_path}' is a file. Give the folder that holds the model.")
     return download(name_or_path, revision)
 
@@ -297,8 +331,11 @@ def download(hub_id: str, revision: str | None = None) -> Path:
         raise ModelError(
             f"The Hugging Face hub has no model '{hub_id}' that you may read. {ways_out}."
         ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except (LocalEntryNotFoundError, ConnectionError) as error:
         raise ModelError(
             f"'{hub_id}' is not on this machine and the Hugging Face hub cannot be reached. "
             f"{ways_out} once there is a network."
         ) from error
+    except Exception as error:  # a full disk, a broken connection: no base class in common
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"'{hub_id}' cannot be downloaded ({reason}). {ways_out}.") from error

@@ -7,16 +7,18 @@ alone is an explanation, so both come together. Knows models and banks, no figur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from lwap.bank import LayerBank, Progress, encode_layers
+from lwap.bank import LayerBank, Progress, Summary, encode_layers, model_heads
 from lwap.errors import InputError, StrategyError
 from lwap.names import state_names
 from lwap.scores import cosine
-from lwap.strategy import head_chunks
+from lwap.strategy import check_summaries, head_chunks
+
+_EVERY_STATE = (Summary.CLS, Summary.MEAN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +96,17 @@ def explain(
         progress: As in `encode_layers`.
 
     Raises:
-        StrategyError: If the model has no trained pooling over layers.
+        StrategyError: If the model has no trained pooling over layers, or the bank lacks "cls" or
+            "mean".
         InputError: If a sentence is empty.
     """
     bank = texts if isinstance(texts, LayerBank) else None
     if bank is None:
-        bank = encode_layers(model, texts, summaries=("cls", "mean"), progress=progress)
+        bank = encode_layers(model, texts, summaries=_EVERY_STATE, progress=progress)
+    elif not bank.heads:  # opened from disk, where a bank has no heads
+        bank = replace(bank, heads=model_heads(model))
     strategy, head = bank_head(bank)
+    check_summaries(bank, _EVERY_STATE, "explain")
     attention, embeddings, removed = [], [], []
     was_training = head.training
     head.eval()
@@ -147,7 +153,10 @@ def layer_similarity(first: LayerBank, second: LayerBank) -> LayerSimilarity:
 
     Raises:
         InputError: If the banks differ in length.
+        StrategyError: If a bank lacks "cls" or "mean".
     """
+    for bank in (first, second):
+        check_summaries(bank, _EVERY_STATE, "layer_similarity")
     if len(first) != len(second):
         raise InputError(
             f"Pairs need as many first sentences as second ones, not {len(first)} and "
@@ -161,5 +170,10 @@ def layer_similarity(first: LayerBank, second: LayerBank) -> LayerSimilarity:
 
 
 def state_similarity(bank: LayerBank) -> np.ndarray:
-    """Return the cosine between the token means of every two states of each sentence, (N, S, S)."""
+    """Return the cosine between the token means of every two states of each sentence, (N, S, S).
+
+    Raises:
+        StrategyError: If the bank lacks "mean".
+    """
+    check_summaries(bank, (Summary.MEAN,), "state_similarity")
     return cosine(bank.mean[:, :, None], bank.mean[:, None, :])

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import get_colorscale, hex_to_rgb
 
 __all__ = [
     "ACCENT",
@@ -147,14 +148,16 @@ _LAYER_SYMBOLS = {
 
 _FONT = '"Source Sans", "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 _SIZE = 12  # px, text of a figure
-_SMALL = 11  # px, ticks and notes
+_SMALL = 11  # px, numbers on axes and names in tight places
 _PHONE = 340  # px, the narrowest figure that must be readable
 _DIGIT = 0.63  # width of a digit as a share of the font size, in the widest of the fonts above
 _LABEL_COLUMNS = 42  # characters of a sentence on an axis
 _HOVER_COLUMNS = 42  # characters of a line in a hover text
+_PAIR = " ↔ "  # between the sides of a pair's label
+_ATTENTION_HOVER = "query %{customdata[0]} → key %{customdata[1]}: <b>%{z:.3f}</b>"
 _LEFT, _RIGHT = 42, 10  # px, margins beside the plot
-_HEADER = 36  # px, two lines of text above a row of a figure
-_BAR_HEADER = 48  # px, the same below another row and with a colour bar at the right
+_HEADER = 40  # px, two lines of text above a row of a figure
+_BAR_HEADER = 52  # px, the same below another row and with a colour bar at the right
 _TICKS = 44  # px, tick labels and axis title below a figure
 _ROW, _BRICK = 46, 22  # px, a row with its sentence above it, and the cells in it
 
@@ -276,51 +279,38 @@ def layer_attention(
     queries, states = attention.shape
     names, ticks = _query_names(query_names, queries, states)
     zmax = _upper_end(zmax, attention)
-    row = _cell_height(queries) if queries > 1 else 34
+    uniform = 1.0 / states
     left = _left_margin(ticks)
 
-    domains, height = _stack([(_HEADER, 92), (_BAR_HEADER, queries * row), (_HEADER + 26, 92)], _TICKS)
+    rows = [(_HEADER, 92), (_BAR_HEADER, queries * _cell_height(queries)), (_HEADER + 26, 92)]
+    domains, height = _stack(rows, _TICKS)
     figure = go.Figure()
-    uniform = 1.0 / states
-    _add_state_bars(figure, weights, ACCENT[theme], axis="", decimals=2)
+    _add_state_bars(figure, weights, ACCENT[theme], decimals=2)
     _add_uniform_line(figure, uniform, palette)
     figure.add_trace(
-        go.Heatmap(
-            z=attention,
-            xaxis="x2",
-            yaxis="y2",
-            zmin=0,
-            zmax=zmax,
-            colorscale=STATE_COLORSCALE,
-            xgap=1,
-            ygap=1,
-            customdata=_cell_names(names, _state_names(states)),
-            hovertemplate=(
-                "query %{customdata[0]} → key %{customdata[1]}: <b>%{z:.3f}</b><extra></extra>"
-            ),
-            colorbar=_color_bar(palette, domains[1][1], [0, zmax / 2, zmax]),
+        _matrix(
+            attention,
+            names,
+            hover=_ATTENTION_HOVER,
+            axis="2",
+            scale=(STATE_COLORSCALE, 0, zmax),
+            colorbar=_color_bar(palette, domains[1][1], [0, zmax]),
             name="layer attention",
-            **_cell_text(attention, ".2f", limit=13),
         )
     )
     _add_state_bars(figure, knockout, palette.plain, axis="3", decimals=3)
-
     figure.update_layout(
         xaxis=_state_axis(palette, states, anchor="y", matches="x3", labels=False),
         xaxis2=_state_axis(palette, states, anchor="y2", matches="x3"),
         xaxis3=_state_axis(palette, states, anchor="y3", title="key state"),
         yaxis=_value_axis(palette, domains[0], [*weights, uniform]),
-        yaxis2=_query_axis(palette, domains[1], ticks),
+        yaxis2=_query_axis(palette, domains[1], ticks, anchor="x2"),
         yaxis3=_value_axis(palette, domains[2], knockout),
     )
-    attention_note = "query state (row) → key (column)" if queries > 1 else "one query → key state"
-    for (_, top), head, note in zip(
-        domains,
-        ("Layer weights", "Layer attention", "Layer knock-out"),
-        (f"column mean; dotted: uniform, {_number(uniform, '.2f')}", attention_note, None),
-        strict=True,
-    ):
-        _add_header(figure, palette, top, head, knockout_title if note is None else note, left)
+    note = f"column mean; dotted: uniform, {_number(uniform, '.2f')}"
+    _add_header(figure, palette, domains[0][1], "Layer weights", note, left)
+    _add_header(figure, palette, domains[1][1], "Layer attention", _attention_note(queries), left)
+    _add_header(figure, palette, domains[2][1], "Layer knock-out", _escape(knockout_title), left)
     return _finish(figure, palette, height, left=left, title=title)
 
 
@@ -354,73 +344,57 @@ def layer_attention_grid(
     columns = min(columns, count)
     zmax = _upper_end(zmax, attentions)
     names, ticks = _query_names(None, queries, states)
-    rows = math.ceil(count / columns)
-    cell = _cell_height(queries) - (6 if columns > 1 else 0)
-    body = max(queries * cell, 34)
-
-    domains, height = _stack([(28, 0)] + [(_HEADER, body)] * rows, _TICKS)
-    gap = 0.05 if columns > 1 else 0.0
+    body = queries * (_cell_height(queries) - (6 if columns > 1 else 0))
+    gap = 0.07 if columns > 1 else 0.0
     width = (1 - gap * (columns - 1)) / columns
+
+    rows = [(_HEADER + 6, 0)] + [(_HEADER, body)] * math.ceil(count / columns)
+    domains, height = _stack(rows, _TICKS)
     figure = go.Figure()
-    layout: dict[str, Any] = {}
-    for index in range(count):
+    for index, (attention, label) in enumerate(zip(attentions, labels, strict=True)):
         row, column = divmod(index, columns)
-        axis = "" if index == 0 else str(index + 1)
+        domain = domains[row + 1]
         start = column * (width + gap)
-        sentence = _hover_text(labels[index])
+        axis = str(index + 1) if index else ""
+        is_last = index + columns >= count  # of its column
         figure.add_trace(
-            go.Heatmap(
-                z=attentions[index],
-                xaxis=f"x{axis}",
-                yaxis=f"y{axis}",
+            _matrix(
+                attention,
+                names,
+                hover="%{text}<br>" + _ATTENTION_HOVER,
+                axis=axis,
+                text=np.full(attention.shape, _hover_text(label)),
                 coloraxis="coloraxis",
-                xgap=1,
-                ygap=1,
-                customdata=_cell_names(names, _state_names(states)),
-                text=np.full((queries, states), sentence),
-                hovertemplate=(
-                    "%{text}<br>query %{customdata[0]} → key %{customdata[1]}: "
-                    "<b>%{z:.3f}</b><extra></extra>"
-                ),
-                name=_shorten(labels[index], _LABEL_COLUMNS),
+                name=_label(label),
             )
         )
-        last_in_column = index + columns >= count
-        layout[f"xaxis{axis}"] = _state_axis(
+        x_axis = _state_axis(
             palette,
             states,
             anchor=f"y{axis}",
             matches="x" if index else None,
-            title="key state" if last_in_column else None,
+            title="key state" if is_last else None,
+            labels=is_last,
             most=max(2, 8 // columns),
-            labels=last_in_column,
-        ) | dict(domain=[start, start + width])
-        layout[f"yaxis{axis}"] = _query_axis(
-            palette, domains[row + 1], ticks, labels=column == 0, anchor=f"x{axis}"
         )
-        lines = _wrap(labels[index], max(10, _LABEL_COLUMNS // columns + (columns > 1)), most=2)
-        figure.add_annotation(
-            text="<br>".join(map(_escape, lines)),
-            hovertext=sentence,
+        y_axis = _query_axis(palette, domain, ticks, anchor=f"x{axis}", labels=column == 0)
+        figure.update_layout(
+            {f"xaxis{axis}": x_axis | {"domain": [start, start + width]}, f"yaxis{axis}": y_axis}
+        )
+        lines = _wrap(label, _LABEL_COLUMNS // columns + (columns > 1), most=2)
+        _add_text(
+            figure,
+            "<br>".join(map(_escape, lines)),
+            palette,
+            hovertext=_hover_text(label),
             x=start,
-            y=domains[row + 1][1],
-            xref="paper",
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            align="left",
-            showarrow=False,
+            y=domain[1],
             borderpad=2,
-            font=dict(size=_SMALL, color=palette.text),
+            font_size=_SMALL,
         )
+    color_bar = _color_bar(palette, domains[0][1], [0, zmax])
     figure.update_layout(
-        **layout,
-        coloraxis=dict(
-            cmin=0,
-            cmax=zmax,
-            colorscale=STATE_COLORSCALE,
-            colorbar=_color_bar(palette, domains[0][1], [0, zmax / 2, zmax]),
-        ),
+        coloraxis=dict(cmin=0, cmax=zmax, colorscale=STATE_COLORSCALE, colorbar=color_bar)
     )
     note = "rows: query state" if queries > 1 else "one query"
     _add_header(figure, palette, domains[0][1], "Layer attention", note)
@@ -458,64 +432,35 @@ def layer_attention_difference(
         a=(a, "QS"), b=(b, "QS"), weights_a=(weights_a, "S"), weights_b=(weights_b, "S")
     )
     queries, states = a.shape
+    names, ticks = _query_names(None, queries, states)
     difference, weights = b - a, weights_b - weights_a
     limit = _upper_end(None, np.abs(difference))
-    names, ticks = _query_names(None, queries, states)
-    row = _cell_height(queries) if queries > 1 else 34
 
-    legend = _HEADER + 4
-    domains, height = _stack([(legend, 0), (_HEADER, 110), (_BAR_HEADER, queries * row)], _TICKS)
+    rows = [(_HEADER, 0), (_HEADER, 110), (_BAR_HEADER, queries * _cell_height(queries))]
+    domains, height = _stack(rows, _TICKS)
     figure = go.Figure()
-    colors = [palette.positive if value >= 0 else palette.negative for value in weights]
-    _add_state_bars(figure, weights, colors, axis="", decimals=2, signed=True)
+    _add_state_bars(figure, weights, _signed_colors(weights, palette), decimals=2, signed=True)
     figure.add_trace(
-        go.Heatmap(
-            z=difference,
-            xaxis="x2",
-            yaxis="y2",
-            zmin=-limit,
-            zmax=limit,
-            zmid=0,
-            colorscale=[list(stop) for stop in DIVERGING[theme]],
-            xgap=1,
-            ygap=1,
-            customdata=_cell_names(names, _state_names(states)),
-            hovertemplate=(
-                "query %{customdata[0]} → key %{customdata[1]}: <b>%{z:+.3f}</b><extra></extra>"
-            ),
-            colorbar=_color_bar(palette, domains[2][1], [-limit, 0, limit], ".2f"),
+        _matrix(
+            difference,
+            names,
+            hover=_ATTENTION_HOVER.replace(":.3f", ":+.3f"),
+            axis="2",
+            form="+.2f",
+            scale=([list(stop) for stop in DIVERGING[theme]], -limit, limit),
+            colorbar=_color_bar(palette, domains[2][1], [-limit, 0, limit]),
             name="difference",
-            **_cell_text(difference, "+.2f", limit=13),
         )
     )
     figure.update_layout(
         xaxis=_state_axis(palette, states, anchor="y", matches="x2", labels=False),
         xaxis2=_state_axis(palette, states, anchor="y2", title="key state"),
         yaxis=_value_axis(palette, domains[1], weights, signed=True),
-        yaxis2=_query_axis(palette, domains[2], ticks),
+        yaxis2=_query_axis(palette, domains[2], ticks, anchor="x2"),
     )
-    for color, label, shift in (
-        (palette.positive, label_b, 20),
-        (palette.negative, label_a, 4),
-    ):
-        figure.add_annotation(
-            text=_swatch(color, f"more in: {_escape(_shorten(label, 36))}"),
-            hovertext=_hover_text(label),
-            x=0,
-            xref="paper",
-            xanchor="left",
-            xshift=-_LEFT,
-            y=domains[0][0],
-            yref="paper",
-            yanchor="bottom",
-            yshift=shift,
-            showarrow=False,
-            borderpad=0,
-            font=dict(size=_SMALL, color=palette.text),
-        )
+    _add_swatches(figure, palette, domains[0][1], label_a, label_b, prefix="more in: ")
     _add_header(figure, palette, domains[1][1], "Layer weights", "difference of the column means")
-    note = "query state (row) → key (column)" if queries > 1 else "one query → key state"
-    _add_header(figure, palette, domains[2][1], "Layer attention", note)
+    _add_header(figure, palette, domains[2][1], "Layer attention", _attention_note(queries))
     return _finish(figure, palette, height)
 
 
@@ -541,35 +486,31 @@ def sentence_weights(weights: Any, labels: Sequence[str], *, theme: str = "light
     mean = weights.mean(axis=0)
     spread = weights.std(axis=0, ddof=1) if count > 1 else None
 
-    domains, height = _stack([(_HEADER, 96), (_BAR_HEADER, count * _ROW)], _TICKS)
+    domains, height = _stack([(_HEADER, 96), (_BAR_HEADER + 12, count * _ROW)], _TICKS)
     figure = go.Figure()
-    _add_state_bars(figure, mean, ACCENT[theme], axis="", decimals=2, spread=spread, theme=theme)
+    _add_state_bars(figure, mean, ACCENT[theme], decimals=2, spread=spread, line=palette.text)
     figure.add_trace(
-        _row_heatmap(
+        _matrix(
             weights,
-            labels,
-            _state_names(states),
-            hover="%{customdata[1]}: <b>%{z:.3f}</b>",
-            xaxis="x2",
-            yaxis="y2",
-            zmin=0,
-            zmax=zmax,
-            colorscale=STATE_COLORSCALE,
-            colorbar=_color_bar(palette, domains[1][1], [0, zmax / 2, zmax]),
+            [_hover_text(label) for label in labels],
+            hover="%{customdata[0]}<br>%{customdata[1]}: <b>%{z:.3f}</b>",
+            axis="2",
+            ygap=_ROW - _BRICK,
+            form=".2f" if weights.size <= 200 else None,
+            scale=(STATE_COLORSCALE, 0, zmax),
+            colorbar=_color_bar(palette, domains[1][1], [0, zmax], shift=12),
             name="layer weights",
-            **(_cell_text(weights, ".2f", limit=13) if weights.size <= 200 else {}),
         )
     )
-    tops = mean if spread is None else mean + spread
     figure.update_layout(
         xaxis=_state_axis(palette, states, anchor="y", matches="x2", labels=False),
         xaxis2=_state_axis(palette, states, anchor="y2", title="key state"),
-        yaxis=_value_axis(palette, domains[0], tops),
-        yaxis2=_sentence_axis(palette, domains[1], labels),
+        yaxis=_value_axis(palette, domains[0], mean if spread is None else mean + spread),
+        yaxis2=_sentence_axis(palette, domains[1], labels, shift=3),
     )
     note = "one sentence" if spread is None else f"± standard deviation, {count} sentences"
     _add_header(figure, palette, domains[0][1], "Mean layer weights", note)
-    _add_header(figure, palette, domains[1][1], "Layer weights", "by sentence")
+    _add_header(figure, palette, domains[1][1], "Layer weights", "one row a sentence", shift=12)
     return _finish(figure, palette, height)
 
 
@@ -593,27 +534,20 @@ def state_similarity(similarity: Any, *, theme: str = "light") -> go.Figure:
 
     domains, height = _stack([(_HEADER + 4, states * _cell_height(states))], _TICKS)
     figure = go.Figure(
-        go.Heatmap(
-            z=similarity,
-            zmin=low,
-            zmax=1,
-            colorscale=STATE_COLORSCALE,
-            xgap=1,
-            ygap=1,
-            customdata=_cell_names(names, names),
-            hovertemplate=(
-                "%{customdata[0]} and %{customdata[1]}: <b>%{z:.3f}</b><extra></extra>"
-            ),
-            colorbar=_color_bar(palette, domains[0][1], [low, (low + 1) / 2, 1]),
+        _matrix(
+            similarity,
+            names,
+            hover="%{customdata[0]} and %{customdata[1]}: <b>%{z:.3f}</b>",
+            scale=(STATE_COLORSCALE, low, 1),
+            colorbar=_color_bar(palette, domains[0][1], [low, 1]),
             name="cosine",
-            **_cell_text(similarity, ".2f", limit=13),
         )
     )
     figure.update_layout(
         xaxis=_state_axis(palette, states, anchor="y", title="hidden state"),
         yaxis=_query_axis(palette, domains[0], ticks, anchor="x"),
     )
-    _add_header(figure, palette, domains[0][1], "State similarity", "cosine of two hidden states")
+    _add_header(figure, palette, domains[0][1], "State similarity", "cosine of hidden states")
     return _finish(figure, palette, height)
 
 
@@ -648,58 +582,25 @@ def pair_scores(
             strategy, or the theme is unknown.
     """
     palette = _palette(theme)
-    (values,) = _arrays(values=(values, "PK", "nan"))
+    arrays = {"values": (values, "PK", "nan")}
+    if gold is not None:
+        arrays["gold"] = (gold, "P", "nan")
+    values, *known_gold = _arrays(**arrays)
     pairs, count = values.shape
     strategies = _texts("strategies", strategies, count)
     labels = _texts("labels", labels, pairs)
     if selected is not None and not 0 <= selected < pairs:
         raise ValueError(f"selected is row {selected}; the rows are 0 to {pairs - 1}")
-    if gold is not None:
-        _, gold = _arrays(values=(values, "PK", "nan"), gold=(gold, "P", "nan"))
-    rows = np.arange(pairs)
-    hover = [_hover_text(label) for label in labels]
 
-    figure = go.Figure()
-    figure.add_trace(_range_lines(values, palette))
-    if gold is not None:
-        figure.add_trace(
-            go.Scatter(
-                x=gold,
-                y=rows,
-                mode="markers",
-                name="gold",
-                customdata=rows,
-                text=hover,
-                hovertext=[_number(value, value_format) for value in gold],
-                hovertemplate="%{text}<br>gold: <b>%{hovertext}</b><extra></extra>",
-                marker=dict(
-                    symbol="line-ns",
-                    size=18,
-                    line=dict(color=palette.gold, width=3),
-                    color=palette.gold,
-                ),
-                selected=dict(marker=dict(opacity=1)),
-                unselected=dict(marker=dict(opacity=1)),
-            )
-        )
-    for column, strategy in enumerate(strategies):
-        figure.add_trace(
-            go.Scatter(
-                x=values[:, column],
-                y=rows,
-                mode="markers",
-                name=_escape(strategy),
-                customdata=rows,
-                text=hover,
-                hovertext=[_number(value, value_format) for value in values[:, column]],
-                hovertemplate=(
-                    f"%{{text}}<br>{_escape(strategy)}: <b>%{{hovertext}}</b><extra></extra>"
-                ),
-                marker=_strategy_marker(strategy, theme, size=11),
-                selected=dict(marker=dict(opacity=1)),
-                unselected=dict(marker=dict(opacity=1)),
-            )
-        )
+    figure = go.Figure(_range_lines(values, palette))
+    hover = [_hover_text(label) for label in labels]
+    for gold in known_gold:
+        edge = dict(color=palette.gold, width=3)
+        marker = dict(symbol="line-ns", size=13, color=palette.gold, line=edge)
+        figure.add_trace(_row_dots("gold", gold, hover, value_format, marker))
+    for strategy, scores in zip(strategies, values.T, strict=True):
+        marker = _strategy_marker(strategy, theme, size=11)
+        figure.add_trace(_row_dots(_escape(strategy), scores, hover, value_format, marker))
     if selected is not None:
         figure.add_shape(
             type="rect",
@@ -711,25 +612,16 @@ def pair_scores(
             line=dict(width=0),
             fillcolor=palette.band,
             layer="below",
+            name="selected",
         )
-    legend = 24 * _legend_lines([*strategies, *(["gold"] if gold is not None else [])])
-    scores = values if gold is None else np.column_stack([values, gold])
     figure.update_layout(
-        xaxis=dict(
-            title=dict(text=_escape(x_title), font=dict(size=_SMALL, color=palette.muted)),
-            range=_padded(scores, 0.05),
-            gridcolor=palette.grid,
-            zeroline=False,
-            nticks=6,
-            tickfont=dict(size=_SMALL, color=palette.muted),
-            fixedrange=True,
-        ),
-        yaxis=_sentence_axis(palette, (0, 1), labels, offset=0.16),
+        xaxis=_score_axis(palette, np.column_stack([values, *known_gold]), _escape(x_title)),
+        yaxis=_sentence_axis(palette, (0, 1), labels, shift=11, indent=4),
         showlegend=True,
         legend=_legend(palette),
     )
-    height = legend + pairs * 48 + _TICKS
-    return _finish(figure, palette, height, left=4, top=legend, bottom=_TICKS)
+    legend = 24 * _legend_lines([*strategies, *["gold"] * len(known_gold)])
+    return _finish(figure, palette, legend + pairs * 50 + _TICKS, left=4, top=4)
 
 
 def pair_heatmap(
@@ -759,49 +651,49 @@ def pair_heatmap(
     palette = _palette(theme)
     (values,) = _arrays(values=(values, "PK", "nan"))
     pairs, count = values.shape
-    strategies = _texts("strategies", strategies, count)
+    strategies = [_escape(name) for name in _texts("strategies", strategies, count)]
     labels = _texts("labels", labels, pairs)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
 
-    names_height = int(7 * max(map(len, strategies))) + 10  # upright on a phone
-    domains, height = _stack([(_HEADER, 0), (names_height, pairs * _ROW)], 8)
+    names_height = int(7 * max(map(len, strategies))) + 30  # upright on a phone
+    domains, height = _stack([(50, pairs * _ROW)], names_height)
     figure = go.Figure(
-        _row_heatmap(
+        _matrix(
             values,
-            labels,
-            [_escape(strategy) for strategy in strategies],
-            hover=f"%{{customdata[1]}}: <b>%{{z:{value_format}}}</b>",
-            zmin=low,
-            zmax=high,
-            colorscale=STATE_COLORSCALE,
-            colorbar=_color_bar(
-                palette, domains[0][1], [low, (low + high) / 2, high], value_format
-            ),
+            [_hover_text(label) for label in labels],
+            strategies,
+            hover=f"%{{customdata[0]}}<br>%{{customdata[1]}}: <b>%{{z:{value_format}}}</b>",
+            ygap=_ROW - _BRICK,
+            form=value_format if values.size <= 400 else None,
+            scale=(STATE_COLORSCALE, low, high),
+            colorbar=_color_bar(palette, domains[0][1], [low, high], value_format, shift=12),
             name=_escape(color_title),
-            **(_cell_text(values, value_format, limit=24) if values.size <= 400 else {}),
         )
     )
     figure.update_layout(
         xaxis=dict(
+            range=[-0.5, count - 0.5],
             tickmode="array",
             tickvals=np.arange(count),
-            ticktext=[_escape(strategy) for strategy in strategies],
-            range=[-0.5, count - 0.5],
-            side="top",
-            autotickangles=[0, 90],
+            ticktext=strategies,
+            autotickangles=[0, -90],
+            automargin="bottom",
+            ticklabelstandoff=2,
+            ticks="",
             showgrid=False,
             zeroline=False,
-            ticks="",
             tickfont=dict(size=_SMALL, color=palette.text),
+            title=_axis_title(palette, "pooling strategy"),
             fixedrange=True,
         ),
-        yaxis=_sentence_axis(palette, domains[1], labels),
+        yaxis=_sentence_axis(palette, domains[0], labels, shift=3),
     )
-    _add_header(figure, palette, domains[0][1], _escape(color_title), "", left=4)
-    return _finish(figure, palette, height, left=4)
+    title = "<br>".join(map(_escape, _wrap(color_title, 26, most=2)))
+    _add_header(figure, palette, domains[0][1], title, "", left=4, shift=12)
+    return _finish(figure, palette, height, left=4, bottom=30)
 
 
 def layer_similarity(
@@ -827,80 +719,77 @@ def layer_similarity(
     """
     palette = _palette(theme)
     cls, mean = _arrays(cls=(cls, "S"), mean=(mean, "S"))
-    states = len(cls)
-    names = list(references)
+    names = [_escape(name) for name in references]
     (marks,) = _arrays(references=(list(references.values()), "K", "empty"))
+    states = len(cls)
+    slot = states - 1 + max(0.7, 0.09 * states)  # where the strategies stand
     span = _padded([*cls, *mean, *marks], 0.08)
     body = max(260, 17 * len(names) + 20)
-    slot = states - 1 + max(0.7, 0.09 * states)
+    per_pixel = (span[1] - span[0]) / body
 
     figure = go.Figure()
-    for values, strategy, name in ((cls, "cls", cls_name), (mean, "mean", "mean")):
+    for values, strategy, name in ((cls, "cls", _escape(cls_name)), (mean, "mean", "mean")):
         figure.add_trace(
             go.Scatter(
                 x=np.arange(states),
                 y=values,
                 mode="lines+markers",
-                name=_escape(name),
-                customdata=_state_names(states),
-                hovertemplate=(
-                    f"{_escape(name)}, %{{customdata}}: <b>%{{y:.3f}}</b><extra></extra>"
-                ),
                 line=dict(color=strategy_color(strategy, theme), width=2),
                 marker=_strategy_marker(strategy, theme, size=7),
+                customdata=_state_names(states),
+                hovertemplate=f"{name}, %{{customdata}}: <b>%{{y:.3f}}</b><extra></extra>",
+                name=name,
             )
         )
-    per_pixel = (span[1] - span[0]) / body
-    spread = _spread_apart(marks, 16 * per_pixel, span)
-    for name, value, shown in zip(names, marks, spread, strict=True):
+    shown = _spread_apart(marks, 16 * per_pixel, span)
+    for strategy, name, value, beside in zip(references, names, marks, shown, strict=True):
+        color = strategy_color(strategy, theme)
+        edge = dict(color=color, width=3)
         figure.add_trace(
             go.Scatter(
                 x=[slot],
                 y=[value],
                 mode="markers",
-                name=_escape(name),
+                marker=dict(symbol="line-ew", size=11, color=color, line=edge),
+                cliponaxis=False,
+                hovertemplate=f"{name}: <b>%{{y:.3f}}</b><extra></extra>",
                 showlegend=False,
-                hovertemplate=f"{_escape(name)}: <b>%{{y:.3f}}</b><extra></extra>",
-                marker=_strategy_marker(name, theme, size=11),
+                name=name,
             )
         )
         figure.add_annotation(
+            text=name,
             x=slot,
             y=value,
-            ax=22,
-            ay=-(shown - value) / per_pixel,
-            text=_escape(name),
+            xshift=9,
+            ax=24,
+            ay=(value - beside) / per_pixel,
             xanchor="left",
-            showarrow=True,
             arrowhead=0,
             arrowwidth=1,
-            arrowcolor=palette.zero,
-            standoff=7,
+            arrowcolor=color,
             borderpad=1,
             font=dict(size=_SMALL, color=palette.text),
         )
     if names:
         figure.add_vline(x=(states - 1 + slot) / 2, line=dict(color=palette.grid, width=1))
-    right = int(24 + 6.9 * max(map(len, names))) if names else _RIGHT
-    most = 9 if right < 60 else 6
+    right = int(40 + 6.9 * max(map(len, names))) if names else _RIGHT
+    x_axis = _state_axis(palette, states, anchor="y", title="hidden state", most=6 if names else 9)
     figure.update_layout(
-        xaxis=_state_axis(palette, states, anchor="y", title="hidden state", most=most)
-        | dict(range=[-0.4, slot + 0.25 if names else states - 0.6]),
+        xaxis=x_axis | {"range": [-0.4, slot + 0.25 if names else states - 0.6]},
         yaxis=dict(
             range=span,
+            nticks=6,
             gridcolor=palette.grid,
             zeroline=False,
-            nticks=6,
             tickfont=dict(size=_SMALL, color=palette.muted),
-            title=dict(text="cosine", font=dict(size=_SMALL, color=palette.muted), standoff=6),
+            title=_axis_title(palette, "cosine"),
             fixedrange=True,
         ),
         showlegend=True,
         legend=_legend(palette),
     )
-    return _finish(
-        figure, palette, body + 30 + _TICKS, left=52, right=right, top=30, bottom=_TICKS
-    )
+    return _finish(figure, palette, 30 + body + _TICKS, left=52, right=right, top=30)
 
 
 def pair_weights(
@@ -923,17 +812,17 @@ def pair_weights(
     states = len(weights_a)
     uniform = 1.0 / states
 
-    domains, height = _stack([(_HEADER + 4, 0), (20, 150)], _TICKS)
+    domains, height = _stack([(_HEADER, 0), (22, 150)], _TICKS)
     figure = go.Figure()
-    for values, color, label in (
-        (weights_a, palette.negative, label_a),
-        (weights_b, palette.positive, label_b),
-    ):
-        _add_state_bars(figure, values, color, axis="", decimals=2)
-        sentence = _hover_text(label)
+    sides = (
+        (weights_a, label_a, palette.negative),
+        (weights_b, label_b, palette.positive),
+    )
+    for weights, label, color in sides:
+        _add_state_bars(figure, weights, color, decimals=2)
         figure.data[-1].update(
-            name=_escape(_shorten(label, _LABEL_COLUMNS)),
-            hovertext=[sentence] * states,
+            name=_label(label),
+            hovertext=[_hover_text(label)] * states,
             hovertemplate="%{hovertext}<br>%{customdata}: <b>%{y:.3f}</b><extra></extra>",
         )
     _add_uniform_line(figure, uniform, palette)
@@ -943,22 +832,7 @@ def pair_weights(
         barmode="group",
         bargroupgap=0.06,
     )
-    for color, label, shift in ((palette.negative, label_a, 20), (palette.positive, label_b, 4)):
-        figure.add_annotation(
-            text=_swatch(color, _escape(_shorten(label, _LABEL_COLUMNS))),
-            hovertext=_hover_text(label),
-            x=0,
-            xref="paper",
-            xanchor="left",
-            xshift=-_LEFT,
-            y=domains[0][0],
-            yref="paper",
-            yanchor="bottom",
-            yshift=shift,
-            showarrow=False,
-            borderpad=0,
-            font=dict(size=_SMALL, color=palette.text),
-        )
+    _add_swatches(figure, palette, domains[0][1], label_a, label_b)
     note = f"dotted: uniform, {_number(uniform, '.2f')}"
     _add_header(figure, palette, domains[1][1], "", note)
     return _finish(figure, palette, height)
@@ -978,17 +852,15 @@ def knockout_bars(delta: Any, *, title: str, theme: str = "light") -> go.Figure:
     """
     palette = _palette(theme)
     (delta,) = _arrays(delta=(delta, "S", "nan"))
-    states = len(delta)
     domains, height = _stack([(_HEADER, 150)], _TICKS)
     figure = go.Figure()
-    colors = [palette.negative if value < 0 else palette.positive for value in delta]
-    _add_state_bars(figure, delta, colors, axis="", decimals=3, signed=True)
+    _add_state_bars(figure, delta, _signed_colors(delta, palette), decimals=3, signed=True)
     figure.update_layout(
-        xaxis=_state_axis(palette, states, anchor="y", title="removed state"),
+        xaxis=_state_axis(palette, len(delta), anchor="y", title="removed state"),
         yaxis=_value_axis(palette, domains[0], delta, signed=True),
     )
-    note = "Δ cosine; above zero: removal brings the pair closer"
-    _add_header(figure, palette, domains[0][1], _escape(_shorten(title, 48)), note)
+    note = "Δ cosine; above zero: closer without the state"
+    _add_header(figure, palette, domains[0][1], _escape(_shorten(title, 42)), note)
     return _finish(figure, palette, height)
 
 
@@ -1019,32 +891,30 @@ def spearman_strip(
         if (np.abs(array) > 1).any():
             worst = array[np.nanargmax(np.abs(array))]
             raise ValueError(f"{name} are correlations from -1 to 1, got {worst:g}")
-    upside_down = np.flatnonzero(low > high)
-    if upside_down.size:
-        first = upside_down[0]
-        raise ValueError(
-            f"the interval of {strategies[first]!r} ends at {high[first]:g}, "
-            f"below its start {low[first]:g}"
-        )
-    order = np.argsort(np.where(np.isnan(values), np.inf, -values), kind="stable")
-    names = [strategies[index] for index in order]
+    for strategy, start, end in zip(strategies, low, high, strict=True):
+        if start > end:
+            raise ValueError(
+                f"the interval of {strategy!r} ends at {end:g}, below its start {start:g}"
+            )
+    order = np.argsort(-values, kind="stable")  # NaN last
+    strategies = [strategies[index] for index in order]
     values, low, high = 100 * values[order], 100 * low[order], 100 * high[order]
-    printed = [
-        f"<b>{_number(v, '.2f')}</b>  [{_number(lo, '.2f')}, {_number(hi, '.2f')}]"
-        for v, lo, hi in zip(values, low, high, strict=True)
-    ]
 
     figure = go.Figure()
-    for row, name in enumerate(names):
-        color = strategy_color(name, theme)
+    for row, strategy in enumerate(strategies):
+        name = _escape(strategy)
+        printed = (
+            f"<b>{_number(values[row], '.2f')}</b>  "
+            f"[{_number(low[row], '.2f')}, {_number(high[row], '.2f')}]"
+        )
         figure.add_trace(
             go.Scatter(
                 x=[low[row], high[row]],
                 y=[row, row],
                 mode="lines",
-                line=dict(color=color, width=3),
+                line=dict(color=strategy_color(strategy, theme), width=3),
                 hoverinfo="skip",
-                name=f"{_escape(name)} interval",
+                name=f"{name} interval",
             )
         )
         figure.add_trace(
@@ -1052,42 +922,113 @@ def spearman_strip(
                 x=[values[row]],
                 y=[row],
                 mode="markers",
-                name=_escape(name),
-                customdata=[printed[row]],
-                hovertemplate=f"{_escape(name)}<br>%{{customdata}}<extra></extra>",
-                marker=_strategy_marker(name, theme, size=12),
+                marker=_strategy_marker(strategy, theme, size=12),
+                customdata=[printed],
+                hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
+                name=name,
             )
         )
-        figure.add_annotation(
-            text=printed[row],
+        _add_text(
+            figure,
+            printed,
+            palette,
             x=1,
-            xref="paper",
             xanchor="right",
-            y=row - 0.16,
-            yanchor="bottom",
-            showarrow=False,
-            borderpad=0,
-            font=dict(size=_SMALL, color=palette.text),
+            y=row - 0.5,
+            yref="y",
+            yanchor="middle",
+            yshift=-11,
+            font_size=_SMALL,
         )
     figure.update_layout(
-        xaxis=dict(
-            title=dict(
-                text="Spearman × 100 → higher is better",
-                font=dict(size=_SMALL, color=palette.muted),
-            ),
-            range=_padded([*values, *low, *high], 0.06),
-            gridcolor=palette.grid,
-            zeroline=False,
-            nticks=6,
-            tickfont=dict(size=_SMALL, color=palette.muted),
-            fixedrange=True,
-        ),
-        yaxis=_sentence_axis(palette, (0, 1), names, offset=0.16),
+        xaxis=_score_axis(palette, [*values, *low, *high], "Spearman × 100 (higher is better →)"),
+        yaxis=_sentence_axis(palette, (0, 1), strategies, shift=11, indent=4),
     )
-    return _finish(figure, palette, len(names) * 42 + _TICKS, left=4, bottom=_TICKS)
+    return _finish(figure, palette, len(strategies) * 50 + _TICKS, left=4)
 
 
 # --- traces --------------------------------------------------------------------------------------
+
+
+def _matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str] | None = None,
+    *,
+    hover: str,
+    axis: str = "",
+    ygap: int = 1,
+    form: str | None = ".2f",
+    scale: tuple[Any, float, float] | None = None,
+    **arguments: Any,
+) -> go.Heatmap:
+    """Build a heatmap with the names of its rows and columns in the hover.
+
+    `columns` are the hidden states if None. `scale` is a colour scale and its two ends; without
+    it, as with `form` None, no numbers are printed into the cells.
+    """
+    names = np.empty((*values.shape, 2), dtype=object)
+    names[:, :, 0] = np.array(rows, dtype=object)[:, None]
+    names[:, :, 1] = _state_names(values.shape[1]) if columns is None else columns
+    if scale is not None:
+        colors, low, high = scale
+        arguments |= dict(colorscale=colors, zmin=low, zmax=high)
+        if form is not None:
+            arguments |= _cell_text(values, form, colors, low, high)
+    return go.Heatmap(
+        z=values,
+        xaxis=f"x{axis}",
+        yaxis=f"y{axis}",
+        xgap=1,
+        ygap=ygap,
+        customdata=names,
+        hovertemplate=f"{hover}<extra></extra>",
+        hoverongaps=False,
+        **arguments,
+    )
+
+
+def _cell_text(
+    values: np.ndarray, form: str, scale: Any, low: float, high: float
+) -> dict[str, Any]:
+    """Arguments that print the numbers of a heatmap into its cells, where a phone has room.
+
+    Numbers are black or white, whichever stands out more from its cell: at least 4.5:1.
+    """
+    columns = values.shape[1]
+    if columns > 13:
+        return {}
+    room = (_PHONE - _LEFT - _RIGHT) / columns - 4
+    texts = [[_number(value, form, missing="") for value in row] for row in values]
+    for brief in (False, True):
+        if brief:
+            texts = [[_brief(text) for text in row] for row in texts]
+        longest = max(len(text) for row in texts for text in row)
+        size = min(_SIZE, int(room / (_DIGIT * max(longest, 1))))
+        if size >= 9:
+            break
+    if size < 8:
+        return {}
+    is_dark = _luminance(scale, (values - low) / (high - low)) < 0.179
+    texts = [
+        [
+            f'<span style="color:{"#fff" if dark else "#000"}">{text}</span>'
+            for text, dark in zip(row, darks, strict=True)
+        ]
+        for row, darks in zip(texts, is_dark, strict=True)
+    ]
+    return dict(text=texts, texttemplate="%{text}", textfont=dict(size=size))
+
+
+def _luminance(scale: Any, shares: np.ndarray) -> np.ndarray:
+    """Relative luminance (WCAG 2) of the colours at these shares of a colour scale."""
+    stops = get_colorscale(scale) if isinstance(scale, str) else scale
+    positions = [position for position, _ in stops]
+    colors = np.array([hex_to_rgb(color) for _, color in stops]) / 255.0
+    shares = np.clip(np.nan_to_num(shares), 0, 1)
+    rgb = np.stack([np.interp(shares, positions, channel) for channel in colors.T], axis=-1)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
 
 
 def _add_state_bars(
@@ -1095,82 +1036,85 @@ def _add_state_bars(
     values: np.ndarray,
     color: str | list[str],
     *,
-    axis: str,
+    axis: str = "",
     decimals: int,
     signed: bool = False,
     spread: np.ndarray | None = None,
-    theme: str = "light",
+    line: str | None = None,
 ) -> None:
-    """Add one bar a hidden state, from zero, with its number beyond its end.  values: (S,)"""
-    states = len(values)
-    form = f"{'+' if signed else ''}.{decimals}f"
-    texts = [_number(value, form) for value in values]
-    if states > 9:
-        texts = [text.replace("0.", ".", 1) for text in texts]
-    hover = f"%{{customdata}}: <b>%{{y:{'+' if signed else ''}.3f}}</b>"
-    error: dict[str, Any] = {}
-    if spread is not None:
-        palette = _PALETTES[theme]
-        error = dict(
-            error_y=dict(type="data", array=spread, color=palette.text, thickness=1.2, width=3)
-        )
-        hover += " ± %{error_y.array:.3f}"
-    figure.add_trace(
-        go.Bar(
-            x=np.arange(states),
-            y=values,
-            xaxis=f"x{axis}",
-            yaxis=f"y{axis}",
-            marker=dict(color=color, line=dict(width=0)),
-            width=None,
-            text=texts if spread is None else None,
-            textposition="outside",
-            textangle=0,
-            cliponaxis=False,
-            customdata=_state_names(states),
-            hovertemplate=f"{hover}<extra></extra>",
-            **error,
-        )
+    """Add one bar a hidden state, from zero, with its number beyond its end.  values: (S,)
+
+    With a `spread`, error bars in the colour `line` stand on the bars and the numbers above them.
+    """
+    sign = "+" if signed else ""
+    texts = [_number(value, f"{sign}.{decimals}f") for value in values]
+    if signed:  # as wide as the others, so that all are shown or none
+        texts = [text if text[0] in "+−–" else f"±{text}" for text in texts]
+    if len(values) > 9:
+        texts = [_brief(text) for text in texts]
+    common = dict(x=np.arange(len(values)), xaxis=f"x{axis}", yaxis=f"y{axis}", cliponaxis=False)
+    numbers = dict(text=texts, textposition="outside", textangle=0)
+    bars = go.Bar(
+        **common,
+        y=values,
+        marker=dict(color=color),
+        customdata=_state_names(len(values)),
+        hovertemplate=f"%{{customdata}}: <b>%{{y:{sign}.3f}}</b><extra></extra>",
+        name="states",
     )
-    if spread is not None:
-        # A bar of no colour up to the end of the error bar carries the number above it.
-        figure.add_trace(
-            go.Bar(
-                x=np.arange(states),
-                y=values + spread,
-                xaxis=f"x{axis}",
-                yaxis=f"y{axis}",
-                marker=dict(color="rgba(0, 0, 0, 0)", line=dict(width=0)),
-                text=texts,
-                textposition="outside",
-                textangle=0,
-                cliponaxis=False,
-                hoverinfo="skip",
-                name="numbers",
-            )
-        )
-        figure.update_layout(barmode="overlay")
+    figure.add_trace(bars)
+    if spread is None:
+        figure.data[-1].update(numbers)
+        return
+    figure.data[-1].update(
+        error_y=dict(type="data", array=spread, color=line, thickness=1.2, width=3),
+        hovertemplate="%{customdata}: <b>%{y:.3f}</b> ± %{error_y.array:.3f}<extra></extra>",
+    )
+    # A second bar, of no colour and up to the end of the error bar, carries the number.
+    clear = dict(color="rgba(0, 0, 0, 0)")
+    figure.add_trace(
+        go.Bar(**common, **numbers, y=values + spread, marker=clear, hoverinfo="skip", name="top")
+    )
+    figure.update_layout(barmode="overlay")
+
+
+def _signed_colors(values: np.ndarray, palette: _Palette) -> list[str]:
+    return [palette.negative if value < 0 else palette.positive for value in values]
 
 
 def _add_uniform_line(figure: go.Figure, uniform: float, palette: _Palette) -> None:
     """Add the dotted line that the weights would reach if all states had the same, 1/S."""
-    figure.add_hline(
-        y=uniform, line=dict(color=palette.text, width=1, dash="dot"), layer="between"
+    figure.add_shape(
+        type="line",
+        xref="paper",
+        x0=0,
+        x1=1,
+        yref="y",
+        y0=uniform,
+        y1=uniform,
+        line=dict(color=palette.text, width=1.2, dash="dot"),
+        layer="below",
+        name="uniform",
     )
 
 
-def _row_heatmap(
-    values: np.ndarray, labels: Sequence[str], columns: Sequence[str], *, hover: str, **arguments
-) -> go.Heatmap:
-    """Build a heatmap with room above each row for its sentence.  values: (N, columns)"""
-    return go.Heatmap(
-        z=values,
-        xgap=1,
-        ygap=_ROW - _BRICK,
-        customdata=_cell_names([_hover_text(label) for label in labels], columns),
-        hovertemplate=f"%{{customdata[0]}}<br>{hover}<extra></extra>",
-        hoverongaps=False,
-        **arguments,
+def _row_dots(
+    name: str, scores: np.ndarray, hover: Sequence[str], form: str, marker: dict[str, Any]
+) -> go.Scatter:
+    """Build one dot a row; `customdata` is the row, no dot fades on selection.  scores: (P,)"""
+    rows = np.arange(len(scores))
+    return go.Scatter(
+        x=scores,
+        y=rows,
+        mode="markers",
+        marker=marker,
+        selected=dict(marker=dict(opacity=1)),
+        unselected=dict(marker=dict(opacity=1)),
+        customdata=rows,
+        text=hover,
+        hovertext=[_number(score, form) for score in scores],
+        hovertemplate=f"%{{text}}<br>{name}: <b>%{{hovertext}}</b><extra></extra>",
+        name=name,
     )
 
 
@@ -1197,41 +1141,12 @@ def _range_lines(values: np.ndarray, palette: _Palette) -> go.Scatter:
 def _strategy_marker(name: str, theme: str, *, size: int) -> dict[str, Any]:
     """Colour and symbol of a strategy, with an edge that parts dots lying on each other."""
     symbol, color = strategy_symbol(name), strategy_color(name, theme)
-    is_open = symbol.endswith("-open")
-    return dict(
-        symbol=symbol,
-        size=size + (3 if symbol.startswith("star") else 0),
-        color=color,
-        line=dict(color=color if is_open else BACKGROUND[theme], width=2 if is_open else 1),
-        opacity=1,
-    )
-
-
-def _cell_text(values: np.ndarray, form: str, *, limit: int) -> dict[str, Any]:
-    """Arguments that print the numbers of a heatmap into its cells, where a phone has room."""
-    columns = values.shape[1]
-    if columns > limit:
-        return {}
-    room = (_PHONE - _LEFT - _RIGHT) / columns - 4
-    texts = [[_number(value, form, missing="") for value in row] for row in values]
-    for short in (False, True):
-        if short:  # the leading zero says least
-            texts = [[text.replace("0.", ".", 1) for text in row] for row in texts]
-        longest = max(len(text) for row in texts for text in row)
-        size = min(_SMALL, int(room / (_DIGIT * max(longest, 1))))
-        if size >= 9:
-            break
-    if size < 8:
-        return {}
-    return dict(text=texts, texttemplate="%{text}", textfont=dict(size=size))
-
-
-def _cell_names(rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """Name every cell of a heatmap for its hover.  (rows, columns, 2)"""
-    names = np.empty((len(rows), len(columns), 2), dtype=object)
-    names[:, :, 0] = np.array(rows, dtype=object)[:, None]
-    names[:, :, 1] = np.array(columns, dtype=object)[None, :]
-    return names
+    edge = dict(color=BACKGROUND[theme], width=1)
+    if symbol.endswith("-open"):
+        edge = dict(color=color, width=2)
+    if symbol.startswith("star"):
+        size += 3
+    return dict(symbol=symbol, size=size, color=color, line=edge, opacity=1)
 
 
 # --- axes and layout -----------------------------------------------------------------------------
@@ -1281,8 +1196,8 @@ def _state_axis(
         showticklabels=labels,
         showgrid=False,
         zeroline=False,
-        tickfont=dict(size=_SMALL, color=palette.muted),
-        title=dict(text=title, font=dict(size=_SMALL, color=palette.muted), standoff=4),
+        tickfont=dict(size=_SIZE, color=palette.muted),
+        title=_axis_title(palette, title),
         fixedrange=True,
     )
 
@@ -1292,8 +1207,8 @@ def _query_axis(
     domain: tuple[float, float],
     ticks: Sequence[str],
     *,
+    anchor: str,
     labels: bool = True,
-    anchor: str = "x2",
 ) -> dict[str, Any]:
     """Vertical axis of query states, embeddings on top as in a printed matrix."""
     count = len(ticks)
@@ -1309,7 +1224,7 @@ def _query_axis(
         showticklabels=labels,
         showgrid=False,
         zeroline=False,
-        tickfont=dict(size=_SMALL if count <= 13 else 10, color=palette.muted),
+        tickfont=dict(size=_SIZE if count <= 13 else 10, color=palette.muted),
         fixedrange=True,
     )
 
@@ -1329,12 +1244,13 @@ def _value_axis(
         range=[low - room if low < 0 else 0.0, high + room if high > 0 else room],
         nticks=4,
         tickformat="+" if signed else None,
+        labelalias={"+0": "0"},
         gridcolor=palette.grid,
         zeroline=True,
         zerolinecolor=palette.zero,
         zerolinewidth=1,
         ticklabelstandoff=4,
-        tickfont=dict(size=10, color=palette.muted),
+        tickfont=dict(size=_SMALL, color=palette.muted),
         fixedrange=True,
     )
 
@@ -1344,48 +1260,74 @@ def _sentence_axis(
     domain: tuple[float, float],
     labels: Sequence[str],
     *,
-    offset: float = _BRICK / _ROW / 2,
+    shift: int,
+    indent: int = 0,
 ) -> dict[str, Any]:
-    """Vertical axis with one row a sentence, first on top, each named above its row.
+    """Vertical axis with one row a sentence, first on top, each named at the top of its row.
 
-    Rows sit at 0, 1, 2, …; a category axis would merge equal sentences into one row.
+    Rows sit at 0, 1, 2, …; a category axis would merge equal sentences into one row. The axis
+    stands on the right-hand side of the plot's left edge, which puts the names over the rows;
+    `ticklabelposition="inside"` would too, but hides the labels of the other axis. `shift` is
+    the distance in pixels from the upper edge of a row to the middle of its name, `indent` that
+    from the left edge.
     """
     count = len(labels)
     return dict(
         domain=domain,
         range=[count - 0.5, -0.5],
         tickmode="array",
-        tickvals=np.arange(count) - offset,
-        ticktext=[_escape(_shorten(label, _LABEL_COLUMNS)) for label in labels],
-        ticklabelposition="inside top",
+        tickvals=np.arange(count) - 0.5,
+        ticktext=[_label(label) for label in labels],
+        side="right",
+        anchor="free",
+        position=0,
+        ticklabelstandoff=indent,
+        ticklabelshift=-shift,  # plotly counts upwards
         ticks="",
         showgrid=False,
         zeroline=False,
-        tickfont=dict(size=_SMALL, color=palette.text),
+        tickfont=dict(size=_SIZE, color=palette.text),
         fixedrange=True,
     )
 
 
+def _score_axis(palette: _Palette, scores: Any, title: str) -> dict[str, Any]:
+    """Horizontal axis of dots that stand in rows."""
+    return dict(
+        range=_padded(scores, 0.06),
+        nticks=6,
+        gridcolor=palette.grid,
+        zeroline=False,
+        tickfont=dict(size=_SMALL, color=palette.muted),
+        title=_axis_title(palette, title),
+        fixedrange=True,
+    )
+
+
+def _axis_title(palette: _Palette, text: str | None) -> dict[str, Any]:
+    return dict(text=text, font=dict(size=_SIZE, color=palette.muted), standoff=4)
+
+
 def _color_bar(
-    palette: _Palette, top: float, ticks: Sequence[float], form: str = ".2f"
+    palette: _Palette, top: float, ticks: Sequence[float], form: str = ".2f", shift: int = 0
 ) -> dict[str, Any]:
-    """Thin horizontal colour bar in the right third of a row's header."""
+    """Thin horizontal colour bar in the right third of a row's header, `shift` pixels higher."""
     return dict(
         orientation="h",
         x=1,
         xanchor="right",
         y=top,
         yanchor="bottom",
-        len=0.3,
+        len=0.36,
         thickness=8,
-        xpad=0,
-        ypad=4,
+        xpad=14,
+        ypad=4 + shift,
         outlinewidth=0,
         tickvals=list(ticks),
         ticktext=[_number(value, form) for value in ticks],
         ticks="",
         ticklabeloverflow="allow",
-        tickfont=dict(size=10, color=palette.muted),
+        tickfont=dict(size=_SMALL, color=palette.muted),
     )
 
 
@@ -1397,7 +1339,7 @@ def _legend(palette: _Palette) -> dict[str, Any]:
         xanchor="left",
         y=1,
         yanchor="bottom",
-        font=dict(size=_SMALL, color=palette.text),
+        font=dict(size=_SIZE, color=palette.text),
         bgcolor="rgba(0, 0, 0, 0)",
         itemwidth=30,
         tracegroupgap=0,
@@ -1410,27 +1352,53 @@ def _legend_lines(names: Sequence[str]) -> int:
     return math.ceil(len(names) / max(1, int((_PHONE - 8) / entry)))
 
 
+def _add_text(figure: go.Figure, text: str, palette: _Palette, **arguments: Any) -> None:
+    """Add a text at a place of the paper; by default left-aligned, with its foot at `y`."""
+    defaults = dict(x=0, xref="paper", xanchor="left", yref="paper", yanchor="bottom", align="left")
+    size = arguments.pop("font_size", _SIZE)
+    figure.add_annotation(
+        text=text,
+        showarrow=False,
+        **{"borderpad": 0, "font": dict(size=size, color=palette.text)} | defaults | arguments,
+    )
+
+
 def _add_header(
-    figure: go.Figure, palette: _Palette, top: float, head: str, note: str, left: int = _LEFT
+    figure: go.Figure,
+    palette: _Palette,
+    top: float,
+    head: str,
+    note: str,
+    left: int = _LEFT,
+    shift: int = 0,
 ) -> None:
-    """Add a bold line and a quiet one above a row, flush with the figure's left edge."""
+    """Add a bold line and a quiet one above a row, flush with the figure's left edge.
+
+    `head` and `note` are safe texts. `shift` pixels are left free above the row, for the first
+    sentence's name.
+    """
     lines = [f"<b>{head}</b>"] if head else []
     if note:
         lines.append(f'<span style="color:{palette.muted}">{note}</span>')
-    figure.add_annotation(
-        text="<br>".join(lines),
-        x=0,
-        xref="paper",
-        xanchor="left",
-        xshift=-left,
-        y=top,
-        yref="paper",
-        yanchor="bottom",
-        align="left",
-        showarrow=False,
-        borderpad=3,
-        font=dict(size=_SMALL, color=palette.text),
-    )
+    _add_text(figure, "<br>".join(lines), palette, xshift=3 - left, y=top, yshift=5 + shift)
+
+
+def _add_swatches(
+    figure: go.Figure, palette: _Palette, top: float, label_a: str, label_b: str, prefix: str = ""
+) -> None:
+    """Add two lines that say which sentence is purple (below zero) and which orange (above)."""
+    sides = ((palette.negative, label_a, 21), (palette.positive, label_b, 4))
+    for color, label, shift in sides:
+        name = _escape(_shorten(label, _LABEL_COLUMNS - len(prefix) + 3 if prefix else 40))
+        _add_text(
+            figure,
+            f'<span style="color:{color}">■</span> {prefix}{name}',
+            palette,
+            hovertext=_hover_text(label),
+            xshift=3 - _LEFT,
+            y=top,
+            yshift=shift,
+        )
 
 
 def _finish(
@@ -1445,7 +1413,8 @@ def _finish(
     title: str | None = None,
 ) -> go.Figure:
     """Set what all figures share: fonts, transparent paper, margins, hover, no dragging."""
-    room = 30 if title else 0
+    title_lines = _wrap(title, 40, most=2) if title else []
+    room = 10 + 18 * len(title_lines) if title_lines else 0
     figure.update_layout(
         template="none",
         height=height + room,
@@ -1465,30 +1434,27 @@ def _finish(
     )
     if figure.layout.showlegend is None:
         figure.update_layout(showlegend=False)
-    if title:
-        figure.update_layout(
-            title=dict(
-                text=f"<b>{_escape(_shorten(title, _LABEL_COLUMNS))}</b>",
-                x=0,
-                xref="container",
-                xanchor="left",
-                y=1,
-                yref="container",
-                yanchor="top",
-                pad=dict(t=8, l=3),
-                font=dict(size=13, color=palette.text),
-            )
+    if title_lines:
+        _add_text(
+            figure,
+            "<b>" + "<br>".join(map(_escape, title_lines)) + "</b>",
+            palette,
+            xshift=3 - left,
+            y=1,
+            yanchor="top",
+            yshift=room - 3,
+            font_size=13,
         )
-    halo = f"0 0 2px {palette.background}, 0 0 2px {palette.background}, 0 0 4px {palette.background}"
+    halo = ", ".join(f"0 0 {blur}px {palette.background}" for blur in (1, 2, 2, 4))
     figure.update_traces(
-        textfont=dict(size=_SMALL, color=palette.text, shadow=halo), selector=dict(type="bar")
+        textfont=dict(size=_SIZE, color=palette.text, shadow=halo), selector=dict(type="bar")
     )
     return figure
 
 
 def _cell_height(rows: int) -> int:
     """Pixels of a heatmap's row: enough for a number up to 13 rows, for a tick label beyond."""
-    return 28 if rows <= 9 else 24 if rows <= 13 else 16
+    return 34 if rows == 1 else 28 if rows <= 9 else 24 if rows <= 13 else 16
 
 
 def _left_margin(ticks: Sequence[str]) -> int:
@@ -1541,6 +1507,15 @@ def _number(value: float, form: str, missing: str = "–") -> str:
     return text.replace("-", "−")
 
 
+def _brief(text: str) -> str:
+    """Leave out what says least in a printed share or cosine: 0.14 is .14, and 1.00 is 1."""
+    sign = text[:1] if text[:1] in ("+", "−", "±") else ""
+    number = text.removeprefix(sign)
+    if number.startswith("0."):
+        return sign + number[1:]
+    return sign + "1" if number.rstrip("0") == "1." else text
+
+
 def _clusters(text: str) -> Iterator[str]:
     """Split a text into what a reader sees as one character, so that cuts keep emoji whole."""
     cluster = ""
@@ -1549,10 +1524,10 @@ def _clusters(text: str) -> Iterator[str]:
         joins = (
             unicodedata.category(character) in ("Mn", "Me", "Mc")
             or character == "\u200d"  # zero-width joiner
+            or cluster.endswith("\u200d")
             or 0x1F3FB <= code <= 0x1F3FF  # skin tones
             or 0xE0020 <= code <= 0xE007F  # tags in flags
-            or cluster.endswith("\u200d")
-            or (len(cluster) == 1 and all(0x1F1E6 <= ord(c) <= 0x1F1FF for c in cluster + character))
+            or (_is_flag_letter(character) and len(cluster) == 1 and _is_flag_letter(cluster))
         )
         if cluster and not joins:
             yield cluster
@@ -1560,6 +1535,10 @@ def _clusters(text: str) -> Iterator[str]:
         cluster += character
     if cluster:
         yield cluster
+
+
+def _is_flag_letter(character: str) -> bool:
+    return 0x1F1E6 <= ord(character) <= 0x1F1FF
 
 
 def _columns(text: str) -> int:
@@ -1582,35 +1561,34 @@ def _shorten(text: str, columns: int) -> str:
     text = _clean(text)
     if _columns(text) <= columns:
         return text
+    return _cut(text, columns - 1) + "…"
+
+
+def _cut(text: str, columns: int) -> str:
+    """The beginning of a text, at most so many columns wide."""
     kept, used = "", 0
     for cluster in _clusters(text):
         used += _columns(cluster)
-        if used > columns - 1:
+        if used > columns:
             break
         kept += cluster
-    return kept.rstrip() + "…"
+    return kept.rstrip()
 
 
 def _wrap(text: str, columns: int, most: int | None = None) -> list[str]:
     """Break a text into lines of so many columns, the last of `most` lines shortened."""
     lines = [""]
-    words = _clean(text).split(" ")
-    for index, word in enumerate(words):
-        if most and len(lines) == most:
-            rest = " ".join(filter(None, [lines[-1], *words[index:]]))
-            lines[-1] = _shorten(rest, columns)
-            return lines
+    for word in _clean(text).split(" "):
         if lines[-1] and _columns(lines[-1]) + 1 + _columns(word) > columns:
             lines.append("")
-            if most and len(lines) == most:
-                lines[-1] = _shorten(" ".join(words[index:]), columns)
-                return lines
-        if lines[-1]:
+        elif lines[-1]:
             lines[-1] += " "
         for cluster in _clusters(word):
             if _columns(lines[-1]) + _columns(cluster) > columns:
                 lines.append("")
             lines[-1] += cluster
+    if most and len(lines) > most:
+        lines = [*lines[: most - 1], _cut(lines[most - 1], columns - 1) + "…"]
     return lines
 
 
@@ -1626,13 +1604,33 @@ def _escape(text: str) -> str:
     return escaped
 
 
+def _label(text: str) -> str:
+    """A sentence or a pair for an axis: shortened and escaped.
+
+    A pair "first ↔ second" is shortened on both sides, each side with its own direction.
+    """
+    sides = _clean(text).split(_PAIR)
+    if len(sides) != 2:
+        return _escape(_shorten(text, _LABEL_COLUMNS))
+    room = _LABEL_COLUMNS - len(_PAIR)
+    first, second = map(_columns, sides)
+    left = max(room // 2, room - second)
+    right = max(room // 2, room - first)
+    return _PAIR.join([_escape(_shorten(sides[0], left)), _escape(_shorten(sides[1], right))])
+
+
 def _hover_text(text: str) -> str:
-    """The full text for a hover: wrapped and escaped."""
-    return "<br>".join(map(_escape, _wrap(text, _HOVER_COLUMNS)))
+    """The full text for a hover: wrapped and escaped, the sides of a pair on lines of their own."""
+    sides = _clean(text).split(_PAIR)
+    if len(sides) == 2:
+        sides[1] = _PAIR.lstrip() + sides[1]
+    else:
+        sides = [text]
+    return "<br>".join(_escape(line) for side in sides for line in _wrap(side, _HOVER_COLUMNS))
 
 
-def _swatch(color: str, escaped: str) -> str:
-    return f'<span style="color:{color}">■</span> {escaped}'
+def _attention_note(queries: int) -> str:
+    return "query (row) → key state (column)" if queries > 1 else "one query → key state"
 
 
 def _state_names(states: int) -> list[str]:

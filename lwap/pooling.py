@@ -85,32 +85,39 @@ def token_max(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
 # --- layer attention --------------------------------------------------------------------------
 
 
-def layer_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Return A[b,i,l] = softmax_l(q_i · k_l / scale): (B, Q, D), (B, S, D) -> (B, Q, S).
+def layer_logits(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Return q_i · k_l / scale: (B, Q, D), (B, S, D) -> (B, Q, S).
 
-    The softmax runs in at least float32, whatever the inputs are.
+    >>> layer_logits(torch.ones(1, 1, 4), torch.ones(1, 2, 4), scale=2.0)
+    tensor([[[2., 2.]]])
+    """
+    return torch.einsum("bqd,bsd->bqs", queries, keys) / scale
 
-    >>> layer_attention(torch.zeros(1, 1, 4), torch.ones(1, 2, 4), scale=2.0)
+
+def layer_attention(logits: Tensor) -> Tensor:
+    """Return A[i,l] = softmax_l(logits[i,l]), in at least float32: (B, Q, S) -> (B, Q, S).
+
+    >>> layer_attention(torch.zeros(1, 1, 2))
     tensor([[[0.5000, 0.5000]]])
     """
-    logits = torch.einsum("bqd,bsd->bqs", queries, keys) / scale
     return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def knocked_out_weights(attention: Tensor) -> Tensor:
+def knocked_out_weights(logits: Tensor) -> Tensor:
     """Return the weight of each state after one state is removed: (B, Q, S) -> (B, S, S).
 
     Row s of the result belongs to "state s removed": the removed column is 0, every query's
-    remaining attention is renormalised to 1, and the mean over queries is taken.
+    softmax runs over the states that are left, and the mean over queries is taken. From the logits
+    and not from the attention, which may have underflowed to 0 in all the states that are left.
+
+    >>> knocked_out_weights(torch.zeros(1, 1, 3))
+    tensor([[[0.0000, 0.5000, 0.5000],
+             [0.5000, 0.0000, 0.5000],
+             [0.5000, 0.5000, 0.0000]]])
     """
-    num_states = attention.shape[-1]
-    keep = 1 - torch.eye(num_states, dtype=attention.dtype, device=attention.device)  # (S, S)
-    kept = attention.unsqueeze(1) * keep[None, :, None, :]  # (B, S removed, Q, S)
-    total = kept.sum(dim=-1, keepdim=True)
-    # A query that looked at the removed state alone spreads evenly over the others.
-    even = (keep / max(num_states - 1, 1))[None, :, None, :]
-    tiny = torch.finfo(attention.dtype).tiny
-    return torch.where(total > tiny, kept / total.clamp(min=tiny), even).mean(dim=2)
+    removed = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)  # (S, S)
+    kept = logits.unsqueeze(1).masked_fill(removed[None, :, None, :], -torch.inf)
+    return layer_attention(kept).mean(dim=2)  # (B, S removed, Q, S) -> (B, S removed, S)
 
 
 class LayerHead(Module):
@@ -157,6 +164,19 @@ class LayerHead(Module):
                 "Use the encoder that the head was trained on."
             )
         return query, means
+
+    def logits_and_values(
+        self, layer_query: Tensor, layer_means: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of the layer attention (B, Q, S), and values (B, S, D)."""
+        raise NotImplementedError
+
+    def attend(
+        self, layer_query: Tensor, layer_means: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return layer attention (B, Q, S) and values (B, S, D) of summaries (B, S, D)."""
+        logits, values = self.logits_and_values(layer_query, layer_means, training)
+        return layer_attention(logits), values
 
     def get_embedding_dimension(self) -> int:
         """Return D, the dimension of the sentence embedding."""
@@ -297,10 +317,10 @@ class LayerwiseAttentionPooling(LayerHead):
         by_states = self.scale == Scale.STATES
         return float(self.num_states) if by_states else math.sqrt(self.embedding_dimension)
 
-    def attend(
+    def logits_and_values(
         self, layer_query: Tensor, layer_means: Tensor, training: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return layer attention (B, Q, S) and values (B, S, D) of summaries (B, S, D)."""
+        """Return q_i · k_l over the divisor (B, Q, S), and values (B, S, D)."""
         if self.layer_norm:
             layer_query, layer_means = self.norm(layer_query), self.norm(layer_means)
         asking = layer_query if self.query_states == Query.ALL else layer_query[:, -1:]
@@ -311,7 +331,7 @@ class LayerwiseAttentionPooling(LayerHead):
         queries = activate(self.query(asking))  # (B, Q, D)
         keys = activate(self.key(layer_means))  # (B, S, D)
         values = activate(self.value(layer_means))  # (B, S, D)
-        return layer_attention(queries, keys, self.logit_divisor), values
+        return layer_logits(queries, keys, self.logit_divisor), values
 
     def read_out(self, pooled: Tensor, layer_query: Tensor, layer_means: Tensor) -> Tensor:
         """Return e from p (B, …, D): tanh(W_d [c_L ; p] + b), plus the residual if it is on."""
@@ -346,13 +366,15 @@ class LayerwiseAttentionPooling(LayerHead):
         The state leaves keys and values, and the attention is renormalised. c_L and the residual
         are not part of the attention and stay.
         """
-        attention, values = self.attend(layer_query, layer_means)
-        weights = knocked_out_weights(attention).to(values.dtype)  # (B, S, S)
+        logits, values = self.logits_and_values(layer_query, layer_means)
+        weights = knocked_out_weights(logits).to(values.dtype)  # (B, S, S)
         return self.read_out(weights @ values, layer_query, layer_means)
 
 
 class ScalarMix(LayerHead):
-    """Mix the token means of all states with one learned weight a state: e = γ Σ_l softmax(w)_l a_l.
+    """Mix the token means of all states with one learned weight a state.
+
+        e = γ Σ_l softmax(w)_l a_l
 
     The weights are the same for every sentence (ELMo's and COMET's scalar mix).
 
@@ -377,12 +399,11 @@ class ScalarMix(LayerHead):
         self.weights = nn.Parameter(torch.zeros(num_states))
         self.gamma = nn.Parameter(torch.ones(()))
 
-    def attend(
+    def logits_and_values(
         self, layer_query: Tensor, layer_means: Tensor, training: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return the same weights for every sentence, (B, 1, S), and the means as values."""
-        weights = self.weights.float().softmax(dim=0)
-        return weights.expand(len(layer_means), 1, -1), layer_means
+        """Return the same logits for every sentence, (B, 1, S), and the means as values."""
+        return self.weights.expand(len(layer_means), 1, -1), layer_means
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding` (B, D) and `layer_attention` (B, 1, S) to the features."""
@@ -397,8 +418,8 @@ class ScalarMix(LayerHead):
 
     def knock_out(self, layer_query: Tensor, layer_means: Tensor) -> Tensor:
         """Return the embeddings with one state removed and the weights renormalised, (B, S, D)."""
-        attention, values = self.attend(layer_query, layer_means)
-        return self.gamma * (knocked_out_weights(attention).to(values.dtype) @ values)
+        logits, values = self.logits_and_values(layer_query, layer_means)
+        return self.gamma * (knocked_out_weights(logits).to(values.dtype) @ values)
 
 
 def check_choice(name: str, value: str, choices: type[StrEnum]) -> StrEnum:

@@ -6,7 +6,7 @@ banks and heads, nothing of text or scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,7 +147,7 @@ def strategies(model=None) -> dict[str, StrategyInfo]:
 
 
 def default_strategies(model) -> list[str]:
-    """Return the strategies of a model that are compared when nobody says which: not every layer."""
+    """Return the strategies that are compared when nobody says which: all but single layers."""
     return [name for name in strategies(model) if not name.startswith(tuple(_LAYER))]
 
 
@@ -238,7 +238,8 @@ def embed(
                 f"{base!r}, corpus='name')), or --whiten-on FILE on the command line."
             )
         vectors = whitening.apply(vectors)
-    return np.ascontiguousarray(vectors, dtype=np.float32)
+    # A copy: whoever normalises it in place must not change the bank.
+    return np.array(vectors, dtype=np.float32, order="C")
 
 
 def fit_whitening(bank: LayerBank, strategy: str, *, corpus: str) -> Whitening:
@@ -278,18 +279,27 @@ def head_chunks(bank: LayerBank, like: torch.Tensor):
         yield query, means, rows
 
 
+def check_summaries(bank: LayerBank, summaries: Iterable[Summary], reader: str) -> None:
+    """Refuse a bank that does not hold what `reader`, a strategy or a function, reads.
+
+    Raises:
+        StrategyError: With the first summary that is missing.
+    """
+    for summary in summaries:
+        if getattr(bank, summary) is None:
+            raise StrategyError(
+                f"'{reader}' needs the summary '{summary}', which this bank does not hold. Make "
+                f"it with encode_layers(model, texts, summaries=[…, '{summary}'])."
+            )
+
+
 def _layer_info(kind: str, state: int | str) -> StrategyInfo:
     summary, formula = _LAYER[kind]
     return _info(f"{kind}:{state}", formula.format(state), (summary,), "layer probing")
 
 
 def _check_bank(bank: LayerBank, info: StrategyInfo, base: str) -> None:
-    for summary in info.summaries:
-        if getattr(bank, summary) is None:
-            raise StrategyError(
-                f"'{info.name}' needs the summary '{summary}', which this bank does not hold. Make "
-                f"it with encode_layers(model, texts, summaries=[…, '{summary}'])."
-            )
+    check_summaries(bank, info.summaries, info.name)
     if base in _TRAINED and base not in bank.heads:
         raise StrategyError(
             f"'{base}' needs trained weights, and '{bank.encoder}' has none. Load a checkpoint "

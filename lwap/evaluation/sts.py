@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from lwap.errors import InputError
 COSINE_DECIMALS = 6  # identical sentences must tie, whatever the last float bits say
 RESAMPLES = 1000
 MIN_PAIRS = 3
+CHUNK = 2_000_000  # numbers resampled at once; bounds memory
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Difference:
 
 
 def spearman(cosines: np.ndarray, gold: np.ndarray) -> float:
-    """Return Spearman's rank correlation × 100 of cosines (P,) with gold scores (P,), ties averaged.
+    """Return Spearman's rank correlation × 100 of cosines (P,) with gold scores (P,).
+
+    Ties get their average rank; cosines are rounded to 6 decimals first.
 
     Raises:
         InputError: If there are fewer than 3 pairs, a score is not finite, or one side is constant.
@@ -53,7 +57,9 @@ def spearman_interval(
     """
     value = spearman(cosines, gold)
     cosines, gold = _check(cosines, gold)
-    draws = _resampled(cosines, gold, _rows(len(gold), resamples, seed))
+    draws = np.concatenate(
+        [_resampled(cosines, gold, rows) for rows in _rows(len(gold), resamples, seed)]
+    )
     low, high = np.nanpercentile(draws, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
@@ -77,8 +83,12 @@ def spearman_difference(
     value = spearman(first, gold) - spearman(second, gold)
     first, gold = _check(first, gold)
     second, _ = _check(second, gold)
-    rows = _rows(len(gold), resamples, seed)
-    draws = _resampled(first, gold, rows) - _resampled(second, gold, rows)
+    draws = np.concatenate(
+        [
+            _resampled(first, gold, rows) - _resampled(second, gold, rows)
+            for rows in _rows(len(gold), resamples, seed)
+        ]
+    )
     draws = draws[~np.isnan(draws)]
     low, high = np.percentile(draws, [2.5, 97.5])
     smaller = min((draws <= 0).sum(), (draws >= 0).sum())
@@ -89,6 +99,10 @@ def spearman_difference(
 def _check(cosines: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cosines = np.round(np.asarray(cosines, dtype=np.float64), COSINE_DECIMALS)
     gold = np.asarray(gold, dtype=np.float64)
+    if len(cosines) != len(gold):
+        raise InputError(
+            f"There are {len(cosines)} cosines for {len(gold)} scores; give one score a pair."
+        )
     if len(gold) < MIN_PAIRS:
         raise InputError(
             f"A rank correlation needs at least {MIN_PAIRS} scored pairs; there are {len(gold)}."
@@ -105,8 +119,12 @@ def _check(cosines: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return cosines, gold
 
 
-def _rows(count: int, resamples: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, count, size=(resamples, count))
+def _rows(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the pairs of each resample in chunks, (r, P); the seed alone decides on them."""
+    random = np.random.default_rng(seed)
+    step = max(1, CHUNK // count)
+    for start in range(0, resamples, step):
+        yield random.integers(0, count, size=(min(step, resamples - start), count))
 
 
 def _resampled(cosines: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:

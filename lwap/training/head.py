@@ -20,7 +20,6 @@ from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
 from sentence_transformers import (
     SentenceTransformer,
-    SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -270,6 +269,13 @@ class _KeepBest(TrainerCallback):
             self.best = (value, state.global_step, weights)
 
 
+class _Trainer(SentenceTransformerTrainer):
+    """sentence-transformers' trainer without its model card: this project writes its own."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        pass
+
+
 def _fit(
     config: TrainConfig,
     bank: LayerBank,
@@ -279,15 +285,11 @@ def _fit(
     log: Log | None,
 ) -> tuple[pd.DataFrame, int]:
     """Train `head` in place and leave it at its best step; return the history and that step."""
-    model = SentenceTransformer(
-        modules=[BankEncoder(bank), head],
-        device="cpu",
-        model_card_data=SentenceTransformerModelCardData(generate_widget_examples=False),
-    )
+    model = SentenceTransformer(modules=[BankEncoder(bank), head], device="cpu")
     keeper = _KeepBest(config, head, measure, log)
     disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="lwap-train-") as scratch:
-        trainer = SentenceTransformerTrainer(
+        trainer = _Trainer(
             model=model,
             args=SentenceTransformerTrainingArguments(
                 output_dir=scratch,
@@ -316,7 +318,7 @@ def _fit(
             ),
             callbacks=[keeper],
         )
-        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(PrinterCallback)  # `log` reports instead
         trainer.train()
     if keeper.best is None:
         raise LwapError(

@@ -1,0 +1,556 @@
+"""The command line, `python -m lwap`: encode, compare, explain, train, models.
+
+Torch is imported by the command that needs it, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lwap.errors import InputError, LwapError
+
+DEFAULT_MODEL = "lwap-minilm-residual"
+
+_DESCRIPTION = """\
+See, test and train poolings over all layers of a sentence encoder.
+
+  encode    sentences -> embeddings, under any pooling strategy
+  compare   sentence pairs -> cosines under every strategy, Spearman if the pairs have scores
+  explain   which layers a model listens to, and what each is worth (knock-out)
+  train     train a pooling head on triplets, encoder frozen; about a minute on a laptop
+  models    list, show and verify checkpoints
+"""
+_EPILOG = """\
+Models are checkpoints (lwap models list), the bundled encoder (all-MiniLM-L6-v2), folders, or hub
+ids. Strategies: cls, mean, max, last_token, first_last_mean, embed_last_mean, last_two_mean,
+all_mean, layer_mean:K, layer_cls:K (K a state, 0 = embeddings), scalar_mix and lwap where the
+checkpoint has them, each also as NAME+whiten.
+
+Exit codes: 0 done, 2 input that cannot be used (one line on standard error says what and why).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LwapError as error:
+        print(f"lwap: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lwap: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def _encode(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from lwap.bank import encode_layers
+    from lwap.checkpoints import load
+    from lwap.data import read_sentences
+    from lwap.strategy import embed, needed_summaries, own_strategy
+
+    output = Path(options.output)
+    if output.suffix not in (".npy", ".npz"):
+        raise InputError(f"--output is '{output}'; it must end in .npy or .npz.")
+    texts = read_sentences(options.file)
+    model = load(options.model, device=options.device)
+    strategies = options.strategies or [own_strategy(model)]
+    if output.suffix == ".npy" and len(strategies) > 1:
+        raise InputError(f"A .npy file holds one strategy, not {len(strategies)}; use .npz.")
+    whitening = _whitening(options, model, strategies)
+    with _progress("sentences", options) as progress:
+        bank = encode_layers(
+            model,
+            texts,
+            summaries=needed_summaries(strategies),
+            precision=options.precision,
+            progress=progress,
+        )
+    vectors = {name: embed(bank, name, whitening=whitening) for name in strategies}
+    with _writing(output):
+        if output.suffix == ".npy":
+            np.save(output, vectors[strategies[0]])
+        else:
+            np.savez(output, texts=np.array(bank.texts), **vectors)
+    truncated = int(bank.is_truncated.sum())
+    summary = {
+        "model": bank.encoder,
+        "sentences": len(bank),
+        "dimension": bank.dimension,
+        "strategies": strategies,
+        "truncated": truncated,
+        "max_tokens": bank.max_tokens,
+        "output": str(output),
+    }
+    if options.json:
+        _print_json(summary)
+        return
+    print(f"{len(bank)} sentences × {bank.dimension} under {', '.join(strategies)} -> {output}")
+    if truncated:
+        print(
+            f"{truncated} of them were cut to the encoder's limit of {bank.max_tokens} tokens.",
+            file=sys.stderr,
+        )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from lwap.checkpoints import load
+    from lwap.comparison import compare
+    from lwap.data import read_pairs
+    from lwap.evaluation.sts import MIN_PAIRS, spearman_interval
+    from lwap.strategy import default_strategies
+
+    if bool(options.file) == bool(options.pair):
+        raise InputError("Give either a file of pairs or --pair SENTENCE SENTENCE (repeatable).")
+    if options.file:
+        pairs = read_pairs(options.file)
+    else:
+        pairs = pd.DataFrame(options.pair, columns=["sentence1", "sentence2"])
+    model = load(options.model, device=options.device)
+    strategies = options.strategies or default_strategies(model)
+    whitening = _whitening(options, model, strategies)
+    with _progress("pairs", options) as progress:
+        table = compare(
+            model,
+            pairs,
+            strategies,
+            whitening=whitening,
+            precision=options.precision,
+            progress=progress,
+        )
+    correlations = {}
+    if "score" in table and len(table) >= MIN_PAIRS:
+        correlations = {
+            name: vars(spearman_interval(table[name].to_numpy(), table["score"].to_numpy()))
+            for name in strategies
+        }
+    if options.output:
+        with _writing(Path(options.output)):
+            table.to_csv(options.output, index=False)
+    if options.json:
+        rows = json.loads(table.to_json(orient="records", double_precision=10))
+        _print_json({"model": model.lwap_name, "pairs": rows, "spearman": correlations})
+        return
+    if correlations:
+        print("Spearman × 100 with the scores [95 % interval], higher is better")
+        for name in sorted(correlations, key=lambda key: -correlations[key]["value"]):
+            score = correlations[name]
+            print(f"  {name:<18}{score['value']:7.2f}  [{score['low']:.2f}, {score['high']:.2f}]")
+        print()
+    for place, row in table.head(options.show).iterrows():
+        print(f"{place + 1}. {_cut(row['sentence1'])}\n   {_cut(row['sentence2'])}")
+        print("   " + "  ".join(f"{name} {row[name]:.3f}" for name in strategies))
+    if len(table) > options.show:
+        print(f"… and {len(table) - options.show} more pairs; --output FILE.csv writes them all.")
+    if options.output:
+        print(f"Written: {options.output}")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import load
+    from lwap.data import read_sentences
+    from lwap.explanation import explain
+
+    if bool(options.file) == bool(options.sentences):
+        raise InputError("Give sentences, or --file FILE, one of the two.")
+    texts = read_sentences(options.file) if options.file else options.sentences
+    with _progress("sentences", options) as progress:
+        found = explain(load(options.model, device=options.device), texts, progress=progress)
+    if options.json:
+        _print_json(
+            {
+                "model": options.model,
+                "strategy": found.strategy,
+                "states": found.state_names,
+                "sentences": [
+                    {
+                        "text": text,
+                        "tokens": int(found.token_counts[row]),
+                        "is_truncated": bool(found.is_truncated[row]),
+                        "weights": _rounded(found.weights[row]),
+                        "knockout": _rounded(found.knockout[row]),
+                        "attention": _rounded(found.attention[row]),
+                    }
+                    for row, text in enumerate(texts)
+                ],
+            }
+        )
+        return
+    print(f"{options.model}: weight of each state, and knock-out (1 − cosine without it)")
+    for row, text in enumerate(texts):
+        print(f"\n{_cut(text)}")
+        if found.is_truncated[row]:
+            print(f"  (cut to the encoder's limit of {found.max_tokens} tokens)")
+        highest = found.weights[row].max()
+        for place, name in enumerate(found.state_names):
+            weight, effect = found.weights[row, place], found.knockout[row, place]
+            bar = "█" * round(24 * weight / highest)
+            print(f"  {name:<12}{weight:.3f}  {bar:<24}  {effect:.4f}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from lwap.backbone import resolve_device
+    from lwap.checkpoints import read_info, runs_folder, save_head
+    from lwap.data import data_folder, read_pairs, read_triplets
+    from lwap.encoder import file_sha256, resolve_encoder, weights_sha256
+    from lwap.training import TrainConfig, train
+    from lwap.training.card import write_card
+    from lwap.training.head import default_output
+
+    names = TrainConfig.__dataclass_fields__
+    config = TrainConfig(**{name: getattr(options, name) for name in names})
+    resolve_device("auto")
+    triplets = read_triplets(options.triplets)
+    dev = read_pairs(options.dev) if options.dev else None
+    output = Path(options.output) if options.output else default_output(config, runs_folder())
+    name = options.name or (output.parent.name if output.name == "model" else output.name)
+
+    def log(row: dict[str, Any]) -> None:
+        if not options.json:
+            print(
+                f"step {row['step']:>5} of {row['steps']}   loss {row['loss']:.3f}   "
+                f"dev {row['dev']:.2f}"
+            )
+
+    with _progress("sentences encoded", options) as progress:
+        result = train(
+            config,
+            triplets,
+            dev,
+            dev_name=options.dev_name or (Path(options.dev).stem if options.dev else "held-out"),
+            progress=progress,
+            log=log,
+        )
+    card = write_card(
+        name,
+        result,
+        command=_train_command(options, config, data_folder()),
+        data=options.data_name or Path(options.triplets).name,
+        data_sha256=file_sha256(Path(options.triplets)),
+        dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
+    )
+    save_head(
+        result.model,
+        output,
+        name=name,
+        encoder_id=config.encoder,
+        encoder_sha256=weights_sha256(resolve_encoder(config.encoder)),
+        training={
+            **config.to_dict(),
+            "data": options.data_name or Path(options.triplets).name,
+            "triplets": result.triplets,
+            "metric": result.metric,
+        },
+        results=result.results,
+        card=card,
+    )
+    info = read_info(output, name)
+    if options.json:
+        _print_json(
+            {
+                "name": name,
+                "folder": str(output),
+                "size_bytes": info.size_bytes,
+                "best_step": result.best_step,
+                "results": result.results,
+                "seconds": _rounded(list(result.seconds.values())),
+            }
+        )
+        return
+    print(f"\nBest by {result.metric}: step {result.best_step}")
+    for key, score in result.results.get("dev_spearman", {}).items():
+        print(f"  {key:<12}{score['value']:.2f}  [{score['low']:.2f}, {score['high']:.2f}]")
+    print(f"Seconds: {', '.join(f'{part} {s:.1f}' for part, s in result.seconds.items())}")
+    print(f"Written: {output} ({info.size_bytes / 1e6:.1f} MB, with model card)")
+
+
+def _models_list(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import list_checkpoints
+    from lwap.encoder import BUNDLED
+
+    found = list_checkpoints()
+    if options.json:
+        _print_json({"checkpoints": [_info_dict(info) for info in found], "encoder": BUNDLED})
+        return
+    for info in found:
+        print(f"{info.name:<26}{info.pooling:<12}{info.size_bytes / 1e6:5.1f} MB  {info.encoder}")
+    print(f"{BUNDLED:<26}{'mean':<12}          the bundled encoder, untouched")
+
+
+def _models_show(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import CARD, find_checkpoint, list_checkpoints, read_info
+    from lwap.errors import ModelError
+
+    folder = find_checkpoint(options.name)
+    if folder is None:
+        names = ", ".join(info.name for info in list_checkpoints()) or "none"
+        raise ModelError(f"There is no checkpoint '{options.name}'. There are: {names}.")
+    if options.json:
+        _print_json(_info_dict(read_info(folder)))
+        return
+    card = folder / CARD
+    print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
+
+
+def _models_verify(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import list_checkpoints, verify
+
+    names = options.names or [info.name for info in list_checkpoints()]
+    checked = {name: verify(name) for name in names}
+    if options.json:
+        _print_json(checked)
+        return
+    for name, lines in checked.items():
+        print(f"{name}: good")
+        for line in lines:
+            print(f"  {line}")
+
+
+# --- shared by the commands ---------------------------------------------------------------------
+
+
+def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) -> dict | None:
+    from lwap.bank import encode_layers
+    from lwap.data import read_sentences
+    from lwap.strategy import fit_whitening, needed_summaries, split_whitening
+
+    bases = [base for base, whitened in map(split_whitening, strategies) if whitened]
+    if not bases:
+        if options.whiten_on:
+            raise InputError("--whiten-on has no effect: no strategy ends in '+whiten'.")
+        return None
+    if not options.whiten_on:
+        raise InputError(
+            f"'{bases[0]}+whiten' needs --whiten-on FILE: sentences to fit on, other than those "
+            "that are scored."
+        )
+    texts = list(dict.fromkeys(read_sentences(options.whiten_on)))
+    with _progress("sentences for whitening", options) as progress:
+        bank = encode_layers(
+            model,
+            texts,
+            summaries=needed_summaries(bases),
+            precision=options.precision,
+            progress=progress,
+        )
+    corpus = Path(options.whiten_on).name
+    return {base: fit_whitening(bank, base, corpus=corpus) for base in bases}
+
+
+@contextlib.contextmanager
+def _progress(unit: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
+    """Give a progress callback that draws a bar on a terminal's standard error after a second."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", delay=1, disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
+
+
+def _train_command(options: argparse.Namespace, config, data: Path) -> str:
+    """Return the command that gives this run again, data paths from LWAP_DATA on."""
+
+    def shown(path: str) -> str:
+        with contextlib.suppress(ValueError):
+            return f"$LWAP_DATA/{Path(path).resolve().relative_to(data.resolve()).as_posix()}"
+        return Path(path).name
+
+    parts = [f"python -m lwap train --triplets {shown(options.triplets)}"]
+    if options.dev:
+        parts.append(f"--dev {shown(options.dev)}")
+    fields = type(config).__dataclass_fields__
+    for name, value in config.to_dict().items():
+        if value == fields[name].default:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        parts.append(flag if value is True else f"{flag} {value}")
+    return " \\\n    ".join(parts)
+
+
+def _info_dict(info) -> dict[str, Any]:
+    return {**vars(info), "folder": str(info.folder)}
+
+
+def _rounded(values) -> list:
+    import numpy as np
+
+    return np.round(np.asarray(values, dtype=float), 6).tolist()
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _cut(text: str, limit: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# --- the parser ---------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="lwap", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable, summary: str, epilog: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=summary, epilog=epilog, formatter_class=formatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    encode = add(
+        "encode",
+        _encode,
+        "Encode sentences under one or several pooling strategies.",
+        "Example:\n  python -m lwap encode sentences.txt --strategies lwap mean --output out.npz",
+    )
+    encode.add_argument("file", help="sentences: .txt (one a line), or a table with 'sentence'")
+    encode.add_argument("--output", "-o", required=True, help=".npy (one strategy) or .npz")
+    _model_options(encode, strategies="default: the model's own")
+
+    compare = add(
+        "compare",
+        _compare,
+        "Score sentence pairs under every pooling strategy.",
+        "Examples:\n"
+        "  python -m lwap compare --pair 'The dog bit the man.' 'The man bit the dog.'\n"
+        "  python -m lwap compare pairs.csv --strategies mean lwap --output scores.csv",
+    )
+    compare.add_argument(
+        "file", nargs="?", help="CSV, TSV, JSONL or Parquet: sentence1, sentence2[, score]"
+    )
+    compare.add_argument("--pair", nargs=2, action="append", metavar=("A", "B"), help="one pair")
+    compare.add_argument("--output", "-o", help="write all scores to this CSV file")
+    compare.add_argument("--show", type=int, default=10, help="pairs to print (default 10)")
+    _model_options(compare, strategies="default: all but the single layers")
+
+    explain = add(
+        "explain",
+        _explain,
+        "Show which layers the model listens to for each sentence, and what each is worth.",
+        "Example:\n  python -m lwap explain 'She never said that.' 'She said that.'\n\n"
+        "The weight says where the head looks; the knock-out says how far the embedding moves when\n"
+        "that state is removed and the attention renormalised. Read both: a high weight on a state\n"
+        "whose removal changes nothing explains nothing.",
+    )
+    explain.add_argument("sentences", nargs="*", help="sentences, quoted")
+    explain.add_argument("--file", help="read the sentences from a file")
+    _model_options(explain, strategies=None)
+
+    _add_train(add)
+
+    models = commands.add_parser("models", help="List, show and verify checkpoints.")
+    models_commands = models.add_subparsers(metavar="ACTION", required=True)
+    listing = models_commands.add_parser("list", help="shipped checkpoints and finished runs")
+    listing.set_defaults(run=_models_list)
+    show = models_commands.add_parser("show", help="print a checkpoint's model card")
+    show.add_argument("name")
+    show.set_defaults(run=_models_show)
+    verifying = models_commands.add_parser(
+        "verify", help="check files, classes and encoder by SHA-256, and load it"
+    )
+    verifying.add_argument("names", nargs="*", help="default: all")
+    verifying.set_defaults(run=_models_verify)
+    for command in (listing, show, verifying):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _model_options(command: argparse.ArgumentParser, strategies: str | None) -> None:
+    command.add_argument(
+        "--model", "-m", default=DEFAULT_MODEL, help=f"model (default {DEFAULT_MODEL})"
+    )
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    if strategies is not None:
+        command.add_argument("--strategies", nargs="+", metavar="NAME", help=strategies)
+        command.add_argument(
+            "--precision",
+            default="fp32",
+            help="fp32 (default), bf16, or auto: bf16 where the hardware has it, faster in bulk",
+        )
+        command.add_argument(
+            "--whiten-on", metavar="FILE", help="sentences that NAME+whiten is fitted on"
+        )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
+    train = add(
+        "train",
+        _train,
+        "Train a pooling head on triplets; the encoder stays frozen and runs once.",
+        "Example:\n"
+        "  python -m lwap train --triplets triplets.csv --dev dev-pairs.csv --residual last_mean\n\n"
+        "Without --dev a tenth of the triplets is held out to choose the best step on.",
+    )
+    files = train.add_argument_group("data")
+    files.add_argument(
+        "--triplets", required=True, help="sent0, sent1, hard_neg (or anchor, positive, negative)"
+    )
+    files.add_argument("--dev", help="scored pairs that the best step is chosen on")
+    files.add_argument("--dev-name", help="its name in the card (default: the file's)")
+    files.add_argument("--data-name", help="the triplets' name in the card (default: the file's)")
+    files.add_argument("--output", "-o", help="checkpoint folder (default: runs/…/model)")
+    files.add_argument("--name", help="the checkpoint's name (default: the folder's)")
+    files.add_argument("--json", action="store_true", help="print one JSON object")
+
+    # The defaults are TrainConfig's; read here without importing torch.
+    head = train.add_argument_group("head")
+    head.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
+    head.add_argument("--pooling", default="lwap", help="lwap (default) or scalar_mix")
+    head.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
+    head.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
+    head.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
+    head.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
+    run = train.add_argument_group("run")
+    for name, kind, default, text in _RUN_OPTIONS:
+        run.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
+
+
+_RUN_OPTIONS = (
+    ("epochs", int, 3, "passes over the triplets"),
+    ("batch-size", int, 64, "triplets a step"),
+    ("learning-rate", float, 1e-3, "peak learning rate"),
+    ("warmup", float, 0.1, "share of steps over which the rate rises"),
+    ("weight-decay", float, 0.0, "of AdamW"),
+    ("temperature", float, 0.05, "of InfoNCE, on cosines"),
+    ("hard-negative-weight", float, 0.0, "added to the own hard negative's logit (SimCSE)"),
+    ("eval-steps", int, 20, "steps between two looks at the dev set"),
+    ("precision", str, "auto", "of the encoder's pass over the triplets"),
+    ("seed", int, 0, "of initialisation, order and RReLU slopes"),
+)

@@ -1,0 +1,143 @@
+"""The model card of a trained head: what it is, what it was trained on, what it scores. Text only."""
+
+from __future__ import annotations
+
+from lwap import __version__
+from lwap.names import state_names
+from lwap.training.head import TrainResult
+
+BAR_WIDTH = 40
+
+
+def write_card(
+    name: str, result: TrainResult, *, command: str, data: str, data_sha256: str, dev_sha256: str
+) -> str:
+    """Return the model card (Markdown).
+
+    Args:
+        name: The checkpoint's name.
+        result: Of `train`.
+        command: The command that reproduces it.
+        data: What it was trained on, in words.
+        data_sha256: Of the training file.
+        dev_sha256: Of the dev file, or "" where triplets were held out.
+    """
+    config, results = result.config, result.results
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "license: mit",
+        f"base_model: {config.encoder}",
+        "tags: [sentence-transformers, layer-wise-attention-pooling]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        _what(result),
+        "",
+        "```python",
+        "import lwap",
+        f'model = lwap.load("{name}")',
+        'model.encode(["A sentence."])',
+        "```",
+        "",
+        "## Training",
+        "",
+        f"- Data: {data}, {result.triplets} triplets after dropping duplicates; no STS data. "
+        f"SHA-256 of the file `{data_sha256[:16]}…`.",
+        "- Encoder frozen; the head was trained on its cached layer summaries with the supervised "
+        "contrastive objective (InfoNCE over in-batch positives and all hard negatives), through "
+        "sentence-transformers' trainer.",
+        f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
+        f"{config.learning_rate:g}, temperature {config.temperature:g}, hard-negative weight "
+        f"{config.hard_negative_weight:g}, weight decay {config.weight_decay:g}, seed "
+        f"{config.seed}.",
+        f"- Best step by {result.metric}: {result.best_step} of {int(result.history.steps.iloc[-1])}.",
+        f"- LWAP Explorer {__version__}.",
+        "",
+        "Reproduce (`LWAP_DATA` is the data folder):",
+        "",
+        "```bash",
+        command,
+        "```",
+        "",
+        "## Results",
+        "",
+        *_results(results, config.pooling, dev_sha256),
+    ]
+    if "layer_weights" in results:
+        lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
+    lines += ["", "## Files", "", _FILES, ""]
+    return "\n".join(lines)
+
+
+_FILES = (
+    "The head only, in safetensors; the encoder is named in `lwap.json` by id and SHA-256 and is "
+    "not part of the folder. `python -m lwap models verify` checks both."
+)
+
+
+def _what(result: TrainResult) -> str:
+    config = result.config
+    if config.pooling == "scalar_mix":
+        kind = "A scalar mix (one learned weight a layer, ELMo's)"
+    elif config.residual == "last_mean":
+        kind = (
+            "Layer-wise attention pooling (Oh et al., COLING 2022) plus the last layer's mean "
+            "vector at a learned scale"
+        )
+    else:
+        kind = (
+            "Layer-wise attention pooling (Oh et al., COLING 2022) as in the authors' released code"
+        )
+    options = ""
+    if config.pooling == "lwap":
+        options = (
+            f" Options: query `{config.query}`, scale `{config.scale}`, residual "
+            f"`{config.residual}`, layer norm {'on' if config.layer_norm else 'off'}."
+        )
+    return f"{kind}, on top of `{config.encoder}`.{options}"
+
+
+def _results(results: dict, pooling: str, dev_sha256: str) -> list[str]:
+    if "dev_accuracy" in results:
+        return [
+            f"In-batch accuracy on {results['dev_triplets']} held-out triplets: "
+            f"{results['dev_accuracy']:.2f} %.",
+        ]
+    lines = [
+        f"Spearman × 100 of the cosine on {results['dev_set']} ({results['dev_pairs']} pairs, "
+        f"SHA-256 of the file `{dev_sha256[:16]}…`), the set that the step and the settings were "
+        "chosen on; 95 % bootstrap intervals over pairs.",
+        "",
+        "| | Spearman × 100 | 95 % interval |",
+        "|---|---|---|",
+    ]
+    titles = {pooling: "**this head**", "mean": "encoder, mean", "cls": "encoder, CLS"}
+    for key, score in results["dev_spearman"].items():
+        interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
+        lines.append(f"| {titles[key]} | {score['value']:.2f} | {interval} |")
+    difference = results["dev_difference_to_mean"]
+    verdict = (
+        "The interval spans zero: on this set the two cannot be told apart."
+        if difference["low"] <= 0 <= difference["high"]
+        else "The interval excludes zero."
+    )
+    lines += [
+        "",
+        f"Against the encoder's own mean: {difference['value']:+.2f} "
+        f"[{difference['low']:+.2f}, {difference['high']:+.2f}], paired bootstrap, "
+        f"p = {difference['p_value']:.3f}. {verdict}",
+    ]
+    return lines
+
+
+def _weights(weights: list[float]) -> list[str]:
+    longest = max(weights)
+    names = state_names(len(weights))
+    width = max(map(len, names))
+    bars = [
+        f"{name:<{width}}  {weight:.3f}  {'█' * round(BAR_WIDTH * weight / longest)}"
+        for name, weight in zip(names, weights, strict=True)
+    ]
+    return ["Mean layer attention over the dev sentences:", "", "```text", *bars, "```"]

@@ -1,0 +1,1 @@
+"""What pages are made of: the frame, the door to the models, state, and shared widgets."""

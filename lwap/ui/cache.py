@@ -1,0 +1,213 @@
+"""The only door from pages to models: loads them once, runs them one at a time, keeps results.
+
+A page asks with plain values (names, sentences) and gets plain data back. Everything here is
+shared by all sessions of the server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+if TYPE_CHECKING:
+    from lwap.comparison import Comparison
+    from lwap.explanation import Explanation
+
+MAX_MODELS = 3
+MAX_RESULTS = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the sidebar says of a model.
+
+    Attributes:
+        name: As given to `lwap.load`.
+        encoder: Its encoder.
+        num_states: S.
+        dimension: D.
+        max_tokens: Longest sentence in tokens; the rest is cut.
+        pooling: What `encode` uses, in words.
+        has_attention: Whether it has a trained pooling over layers to look at.
+        trained_on: In words.
+        dev_score: Spearman on its dev set in words, or "".
+        strategies: The strategies that it gives, single layers included.
+        default_strategies: Those that are compared by default.
+        query_name: "CLS", or "last token" for causal decoders.
+    """
+
+    name: str
+    encoder: str
+    num_states: int
+    dimension: int
+    max_tokens: int
+    pooling: str
+    has_attention: bool
+    trained_on: str
+    dev_score: str
+    strategies: tuple[str, ...]
+    default_strategies: tuple[str, ...]
+    query_name: str
+
+
+@dataclass
+class _Loaded:
+    model: Any
+    facts: ModelFacts
+    # One at a time: threads that share a tokenizer get wrong truncation in silence.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    results: OrderedDict = field(default_factory=OrderedDict)
+
+    def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
+        """Return the remembered result of `key`, or compute it; the same for two sessions."""
+        with self.lock:
+            if key not in self.results:
+                self.results[key] = compute()
+                while len(self.results) > MAX_RESULTS:
+                    self.results.popitem(last=False)
+            self.results.move_to_end(key)
+            return self.results[key]
+
+
+def checkpoint_names() -> list[str]:
+    """Return what the model picker offers: checkpoints, best known first, then the plain encoder."""
+    from lwap.checkpoints import list_checkpoints
+    from lwap.encoder import BUNDLED
+
+    names = [info.name for info in list_checkpoints()]
+    names.sort(key=lambda name: name != "lwap-minilm-residual")
+    return [*names, BUNDLED]
+
+
+def facts(name: str) -> ModelFacts:
+    """Return a model's facts, loading it if need be.
+
+    Raises:
+        LwapError: If it cannot be loaded; the message is for the person.
+    """
+    return _loaded(name).facts
+
+
+def explain(name: str, texts: Sequence[str], progress: Progress | None = None) -> Explanation:
+    """Return the layer attention and knock-out of sentences.
+
+    Raises:
+        LwapError: If a sentence or the model cannot be used.
+    """
+    from lwap.explanation import explain as run
+
+    loaded, texts = _loaded(name), tuple(texts)
+    return loaded.once(
+        ("explain", texts), lambda: run(loaded.model, list(texts), progress=progress)
+    )
+
+
+def state_similarity(name: str, texts: Sequence[str]) -> np.ndarray:
+    """Return the cosine between the states of each sentence, (N, S, S).
+
+    Raises:
+        LwapError: If a sentence or the model cannot be used.
+    """
+    from lwap.bank import encode_layers
+    from lwap.explanation import state_similarity as run
+
+    loaded, texts = _loaded(name), tuple(texts)
+    return loaded.once(
+        ("states", texts),
+        lambda: run(encode_layers(loaded.model, list(texts), summaries=("mean",))),
+    )
+
+
+def compare(
+    name: str,
+    pairs: Sequence[tuple[str, str]],
+    strategies: Sequence[str],
+    progress: Progress | None = None,
+) -> Comparison:
+    """Return the scores of pairs under strategies; the summaries are not kept.
+
+    Raises:
+        LwapError: If a pair, a strategy or the model cannot be used.
+    """
+    from lwap.comparison import compare_pairs
+
+    loaded, pairs, strategies = _loaded(name), tuple(pairs), tuple(strategies)
+    return loaded.once(
+        ("compare", pairs, strategies),
+        lambda: replace(
+            compare_pairs(loaded.model, pairs, strategies, progress=progress), bank=None
+        ),
+    )
+
+
+def spearman(name: str, comparison: Comparison, rows: Sequence[int], gold: Sequence[float]) -> dict:
+    """Return Spearman × 100 with its interval per strategy, over the rows that have scores.
+
+    Raises:
+        LwapError: If there are too few scores, or all are the same.
+    """
+    loaded, rows, gold = _loaded(name), tuple(rows), tuple(gold)
+    key = ("spearman", comparison.first, comparison.second, comparison.strategies, rows, gold)
+    return loaded.once(key, lambda: comparison.select(rows).spearman(gold))
+
+
+def _loaded(name: str) -> _Loaded:
+    from lwap.checkpoints import MANIFEST, find_checkpoint
+
+    folder = find_checkpoint(name)
+    # A run that is trained anew under the same name is another model.
+    changed = (folder / MANIFEST).stat().st_mtime_ns if folder else 0
+    return _load(name, changed)
+
+
+@st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
+def _load(name: str, changed: int) -> _Loaded:
+    from lwap.bank import layerwise_transformer
+    from lwap.checkpoints import find_checkpoint, load, read_info
+    from lwap.strategy import default_strategies, own_strategy
+    from lwap.strategy import strategies as all_strategies
+
+    model = load(name)
+    transformer = layerwise_transformer(model)
+    checkpoint = find_checkpoint(name)
+    pooling, trained_on, dev_score = own_strategy(model), "", ""
+    encoder, has_attention = name, False
+    if checkpoint is not None:
+        info = read_info(checkpoint, name)
+        encoder = info.encoder
+        has_attention = True
+        trained_on = info.training.get("data", "")
+        score = info.results.get("dev_spearman", {}).get(info.pooling)
+        if score:
+            dev_score = (
+                f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}] on "
+                f"{info.results['dev_set']}"
+            )
+        options = info.options
+        if info.pooling == "lwap":
+            pooling = f"lwap, query {options['query']}, residual {options['residual']}"
+    return _Loaded(
+        model=model,
+        facts=ModelFacts(
+            name=name,
+            encoder=encoder.removeprefix("sentence-transformers/"),
+            num_states=transformer.num_states,
+            dimension=transformer.get_embedding_dimension(),
+            max_tokens=transformer.max_seq_length,
+            pooling=pooling,
+            has_attention=has_attention,
+            trained_on=trained_on or "as published, nothing of ours",
+            dev_score=dev_score,
+            strategies=tuple(all_strategies(model)),
+            default_strategies=tuple(default_strategies(model)),
+            query_name="last token" if transformer.is_causal else "CLS",
+        ),
+    )

@@ -1,0 +1,102 @@
+"""The frame around every page: configuration, sidebar with the model picker, header, errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import streamlit as st
+
+from lwap.errors import LwapError
+from lwap.ui import cache
+from lwap.ui.state import ASSETS
+
+PAPER = """\
+LWAP Explorer makes visible what every layer of a sentence encoder knows, and what a pooling that
+attends over all layers does with it.
+
+The method: Dongsuk Oh, Yejin Kim, Hodong Lee, H. Howie Huang, Heuiseok Lim.
+*Don't Judge a Language Model by Its Last Layer: Contrastive Learning with Layer-Wise Attention
+Pooling.* COLING 2022. [arXiv 2209.05972](https://arxiv.org/abs/2209.05972)
+
+The bundled encoder is all-MiniLM-L6-v2 (Apache-2.0), checked by SHA-256 at the first start.
+Everything runs on this machine; nothing that you type leaves it.
+"""
+
+
+def configure() -> None:
+    """Set title, icon and layout; the first call of every run."""
+    st.set_page_config(
+        page_title="LWAP Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide"
+    )
+    st.logo(str(ASSETS / "logo.svg"), size="large", icon_image=str(ASSETS / "icon.svg"))
+
+
+def sidebar() -> None:
+    """Draw the model picker, the model's facts, and the about box."""
+    with st.sidebar:
+        name = st.selectbox(
+            "Model",
+            cache.checkpoint_names(),
+            key="model",
+            bind="query-params",
+            accept_new_options=True,
+            persist_state="session",
+            help="A checkpoint, the plain encoder, or type a Hugging Face id or a folder. "
+            "What you typed on the pages stays when you change it.",
+        )
+        place = st.empty()
+        with st.expander("About"):
+            st.markdown(PAPER)
+    _draw_facts(place, name)
+
+
+def _draw_facts(place, name: str) -> None:
+    with place, st.spinner("Loading the model. The first one takes about ten seconds."):
+        try:
+            facts = cache.facts(name)
+        except LwapError:
+            place.caption("Not loaded; see the message on the page.")
+            return
+    lines = [
+        f"**Encoder** {facts.encoder}, {facts.num_states} states of {facts.dimension}",
+        f"**Pooling** {facts.pooling}",
+        f"**Trained on** {facts.trained_on}",
+        f"**Dev score** {facts.dev_score or 'none recorded'}",
+    ]
+    place.caption("  \n".join(lines))
+
+
+def model_name() -> str:
+    """Return the model that is picked."""
+    return st.session_state["model"]
+
+
+def theme() -> str:
+    """Return "light" or "dark", as the person sees the app."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def header(title: str, question: str, reading: str) -> None:
+    """Draw a page's title, the question that it answers, and how to read it (closed)."""
+    st.title(title, anchor=False)
+    st.markdown(question)
+    with st.expander("How to read this", icon=":material/menu_book:"):
+        st.markdown(reading)
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Show an error of ours as text and end the page there; others keep their traceback."""
+    try:
+        yield
+    except LwapError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        st.stop()
+
+
+def escape(text: str) -> str:
+    """Return text so that Markdown shows it as it is."""
+    for mark in "\\`*_{}[]<>#|~$:":
+        text = text.replace(mark, f"\\{mark}")
+    return text

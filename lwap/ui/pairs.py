@@ -1,0 +1,357 @@
+"""The parts of the Pairs page: the editable table, the overview, one pair, all scores."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from scipy.stats import rankdata
+
+from lwap import figures
+from lwap.data import FORMATS, MAX_MEGABYTES, read_pairs
+from lwap.errors import InputError
+from lwap.ui import cache, widgets
+from lwap.ui.frame import messages, theme
+from lwap.ui.state import example, link_values, put_in_link
+
+if TYPE_CHECKING:
+    from lwap.comparison import Comparison
+
+MAX_PAIRS = 2000
+SHOWN = 15  # pairs in the overview
+SHOWN_IN_HEATMAP = 60
+_COLUMNS = ["sentence1", "sentence2", "score"]
+_SCALES = ["Percentile", "Rank in this set", "Cosine"]
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def pair_table(menu_key: str, link: str) -> pd.DataFrame:
+    """Draw the example menu, the upload and the editable table; return the complete pairs.
+
+    Returns:
+        Columns sentence1, sentence2, score (float, NaN where there is none).
+
+    Raises:
+        InputError: If there is no complete pair, more than the limit, or the file is wrong.
+    """
+    left, right = st.columns([2, 3], vertical_alignment="top", gap="large")
+    with left:
+        chosen = widgets.example_menu(
+            menu_key, lambda: _set_pairs(example(st.session_state[menu_key])["pairs"])
+        )
+        note = st.empty()
+    with right:
+        uploaded = st.file_uploader(
+            f"Or a file of yours: {', '.join(FORMATS)} with sentence1, sentence2[, score]",
+            # No type filter: the reader's message says what is accepted, and why.
+            key="pairs_upload",
+            max_upload_size=MAX_MEGABYTES,
+        )
+    if uploaded is not None and st.session_state.get("pairs_upload_id") != uploaded.file_id:
+        table = read_pairs(uploaded.getvalue(), uploaded.name)
+        check_pair_count(len(table), uploaded.name)
+        _set_pairs(table)
+        st.session_state["pairs_upload_id"] = uploaded.file_id
+    if "pairs" not in st.session_state:
+        _set_pairs(_pairs_from_link(link) if link_values(link) else chosen["pairs"])
+    editor_key = f"pairs_editor_{st.session_state['pairs_version']}"
+    if editor_key not in st.session_state:  # first time, or back from another page
+        st.session_state["pairs_base"] = st.session_state["pairs"]
+    edited = st.data_editor(
+        st.session_state["pairs_base"],
+        key=editor_key,
+        num_rows="dynamic",
+        hide_index=True,
+        height=215,
+        width="stretch",
+        column_config={
+            "sentence1": st.column_config.TextColumn("Sentence 1", width="large"),
+            "sentence2": st.column_config.TextColumn("Sentence 2", width="large"),
+            "score": st.column_config.NumberColumn(
+                "Score", help="Gold similarity, if you have it; any scale.", width="small"
+            ),
+        },
+    )
+    st.session_state["pairs"] = edited.reset_index(drop=True)
+    pairs = complete_pairs(edited)
+    if pairs.equals(_as_pairs(chosen["pairs"])):
+        note.caption(f"**What to look for.** {chosen['look_for']}")
+        put_in_link(link, [])
+    elif not put_in_link(link, _link_of(pairs)):
+        note.caption("This table is too long for a link; the link keeps the rest of the view.")
+    return pairs
+
+
+def check_pair_count(count: int, source: str) -> None:
+    """Refuse more pairs than the page can show.
+
+    Raises:
+        InputError: With the limit and the command that has none.
+    """
+    if count > MAX_PAIRS:
+        raise InputError(
+            f"'{source}' has {count:,} pairs; this page takes up to {MAX_PAIRS:,}. Sample from "
+            "them, or score a file of any length with: python -m lwap compare FILE --output CSV"
+        )
+
+
+def complete_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs with both sentences; say which rows are left out because one is missing.
+
+    Raises:
+        InputError: If no pair is complete, or there are more than the limit.
+    """
+    pairs = _as_pairs(table)
+    blank = pairs[["sentence1", "sentence2"]].map(lambda text: not text.strip())
+    half = blank.any(axis=1) & ~blank.all(axis=1)
+    if half.any():
+        places = ", ".join(str(place + 1) for place in pairs.index[half][:8])
+        st.info(f"Left out until both sentences are there: row {places}.", icon=":material/info:")
+    pairs = pairs[~blank.any(axis=1)].reset_index(drop=True)
+    if pairs.empty:
+        raise InputError("There is no complete pair yet. Fill in both sentences of a row.")
+    check_pair_count(len(pairs), "The table")
+    return pairs
+
+
+def _as_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.reset_index(drop=True)
+    sentences = {
+        name: ["" if value is None or value != value else str(value) for value in table[name]]
+        for name in ("sentence1", "sentence2")
+    }
+    score = pd.to_numeric(table["score"], errors="coerce") if "score" in table else float("nan")
+    return pd.DataFrame({**sentences, "score": score}).astype({"score": float})
+
+
+def _set_pairs(table: pd.DataFrame) -> None:
+    st.session_state["pairs"] = st.session_state["pairs_base"] = _as_pairs(table)
+    st.session_state["pairs_version"] = st.session_state.get("pairs_version", 0) + 1
+
+
+def _link_of(pairs: pd.DataFrame) -> list[str]:
+    rows = pairs.astype(object).where(pairs.notna(), None).to_numpy().tolist()
+    return [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
+
+
+def _pairs_from_link(link: str) -> pd.DataFrame:
+    rows = []
+    for value in link_values(link):
+        with contextlib.suppress(ValueError):
+            row = json.loads(value)
+            if isinstance(row, list) and len(row) == len(_COLUMNS):
+                rows.append(row)
+    if not rows:
+        raise InputError(
+            "The link's pairs cannot be read; it was cut or changed. Ask for it again, or remove "
+            f"'{link}=' from the address."
+        )
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+# --- what the pairs score -----------------------------------------------------------------------
+
+
+def overview(comparison: Comparison, gold: np.ndarray) -> int:
+    """Draw one row a pair, most disagreement on top; return the pair that is looked at."""
+    has_random = bool(comparison.random_pairs)
+    scales = _SCALES if has_random else _SCALES[1:]
+    if not has_random:
+        st.caption(
+            "Too few sentences for random pairs, so there are no percentiles yet; add more pairs."
+        )
+    scale = st.segmented_control(
+        "Scale",
+        scales,
+        default=scales[0],
+        key="scale",
+        bind="query-params",
+        persist_state="session",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if scale == _SCALES[0]:
+        values, marks = comparison.percentiles, None
+        title = f"percentile among {comparison.random_pairs:,} random pairs of these sentences"
+    elif scale == _SCALES[1]:
+        values, marks = _ranks(comparison.cosines), _ranks(gold[:, None])[:, 0]
+        title = "rank among these pairs (100 = most similar)"
+    else:
+        values, marks, title = comparison.cosines, None, "cosine (scales differ by strategy)"
+    order = np.argsort(-np.ptp(values, axis=1), kind="stable")
+    shown = order[:SHOWN]
+    selected = st.session_state.get("pair", 1) - 1
+    selected = int(order[0]) if "pair" not in st.session_state else min(selected, len(order) - 1)
+    event = widgets.show(
+        figures.pair_scores(
+            values[shown],
+            list(comparison.strategies),
+            labels(comparison, shown),
+            gold=None if marks is None or np.isnan(marks).all() else marks[shown],
+            x_title=title,
+            selected=list(shown).index(selected) if selected in shown else None,
+            value_format=".3f" if scale == _SCALES[2] else ".0f",
+            theme=theme(),
+        ),
+        "pair-scores",
+        on_select=lambda: _select_clicked("pair-scores", shown),
+        selection_mode="points",
+    )
+    del event
+    if len(order) > SHOWN:
+        st.caption(f"The {SHOWN} of {len(order):,} pairs on which the strategies disagree most.")
+    return selected
+
+
+def _select_clicked(key: str, shown: np.ndarray) -> None:
+    points = st.session_state[key]["selection"]["points"]
+    if points:
+        data = points[0]["customdata"]
+        row = int(next(iter(data.values())) if isinstance(data, dict) else np.ravel(data)[0])
+        st.session_state["pair"] = int(shown[row]) + 1
+
+
+def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
+    """Draw Spearman with the gold scores per strategy, with intervals."""
+    rows = np.flatnonzero(gold.notna())
+    with messages():
+        found = cache.spearman(model, comparison, rows.tolist(), gold.iloc[rows].tolist())
+    names = list(found)
+    widgets.show(
+        figures.spearman_strip(
+            names,
+            [found[name].value for name in names],
+            [found[name].low for name in names],
+            [found[name].high for name in names],
+            theme=theme(),
+        ),
+        "spearman",
+    )
+    st.caption(
+        f"Spearman × 100 with the {len(rows):,} scores; lines are 95 % bootstrap intervals over "
+        "pairs. Where they overlap widely, the set is too small to choose by."
+    )
+
+
+def one_pair(model: str, comparison: Comparison, selected: int) -> None:
+    """Draw one pair layer by layer, and the weights and knock-out of its sentences."""
+    st.subheader("One pair, layer by layer", anchor=False)
+    places = list(range(1, len(comparison) + 1))
+    names = labels(comparison, range(len(comparison)))
+    if "pair" not in st.session_state or st.session_state["pair"] not in places:
+        st.session_state["pair"] = selected + 1
+    place = st.selectbox(
+        "Pair",
+        places,
+        format_func=lambda place: f"{place}. {names[place - 1]}",
+        key="pair",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    row = place - 1
+    left, right = st.columns(2, gap="large")
+    with left:
+        layers = comparison.layers
+        widgets.show(
+            figures.layer_similarity(
+                layers.query[row],
+                layers.mean[row],
+                references=dict(
+                    zip(comparison.strategies, comparison.cosines[row].tolist(), strict=True)
+                ),
+                cls_name=layers.query_name,
+                theme=theme(),
+            ),
+            "layer-similarity",
+        )
+    with right:
+        if not cache.facts(model).has_attention:
+            st.info(
+                "This model has no trained layer attention. Pick a checkpoint in the sidebar to "
+                "see layer weights and knock-out of the pair.",
+                icon=":material/info:",
+            )
+            return
+        texts = [comparison.first[row], comparison.second[row]]
+        explanation = cache.explain(model, texts)
+        widgets.show(
+            figures.pair_weights(
+                explanation.weights[0],
+                explanation.weights[1],
+                label_a=texts[0],
+                label_b=texts[1],
+                theme=theme(),
+            ),
+            "pair-weights",
+        )
+        widgets.show(
+            figures.knockout_bars(
+                explanation.pair_knockout(0, 1),
+                title=f"Change of the pair's {explanation.strategy} cosine without a state",
+                theme=theme(),
+            ),
+            "pair-knockout",
+        )
+
+
+def all_scores(comparison: Comparison, gold: pd.Series) -> None:
+    """Draw pairs × strategies as a heatmap and as a table to download."""
+    heatmap, table = st.tabs(["Heatmap", "Table and download"], key="pairs_tab")
+    order = np.argsort(-comparison.disagreement, kind="stable")
+    with heatmap:
+        shown = order[:SHOWN_IN_HEATMAP]
+        has_random = bool(comparison.random_pairs)
+        values = comparison.percentiles if has_random else comparison.cosines
+        widgets.show(
+            figures.pair_heatmap(
+                values[shown],
+                list(comparison.strategies),
+                labels(comparison, shown),
+                value_format=".0f" if has_random else ".3f",
+                color_title="percentile" if has_random else "cosine",
+                theme=theme(),
+            ),
+            "pair-heatmap",
+        )
+        if len(order) > len(shown):
+            st.caption(f"The {len(shown)} of {len(order):,} pairs that strategies disagree on most.")
+    with table:
+        frame = comparison.to_frame(gold if gold.notna().any() else None)
+        st.dataframe(
+            frame.iloc[order],
+            hide_index=True,
+            width="stretch",
+            column_config={
+                name: st.column_config.NumberColumn(
+                    format="%.0f" if name.endswith("percentile") else "%.3f"
+                )
+                for name in frame.columns[2:]
+                if name != "score"
+            },
+        )
+        st.download_button(
+            "All scores (CSV)", frame.to_csv(index=False), "lwap-pairs.csv", "text/csv"
+        )
+
+
+def labels(comparison: Comparison, rows) -> list[str]:
+    """Return "first ↔ second" of pairs."""
+    return [f"{comparison.first[row]} ↔ {comparison.second[row]}" for row in rows]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks along the pairs, scaled to 0–100; NaN stays NaN and is not counted."""
+    ranks = np.full(values.shape, np.nan)
+    for column in range(values.shape[1]):
+        known = ~np.isnan(values[:, column])
+        if known.sum() > 1:
+            ranks[known, column] = 100 * (rankdata(values[known, column]) - 1) / (known.sum() - 1)
+        else:
+            ranks[known, column] = 100.0
+    return ranks

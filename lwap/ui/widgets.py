@@ -1,0 +1,154 @@
+"""Widgets that several pages share: example menu, sentences, pairs, figures, progress."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from lwap.errors import InputError
+from lwap.ui.state import example, link_values, phenomena, put_in_link
+
+if TYPE_CHECKING:
+    from lwap.ui.cache import ModelFacts
+
+MAX_SENTENCES = 200
+
+
+# --- sentences ----------------------------------------------------------------------------------
+
+
+def example_menu(key: str, on_change: Callable[[], None]) -> dict[str, Any]:
+    """Draw the menu of examples, bound to the link; return the chosen one."""
+    titles = {entry["id"]: entry["title"] for entry in phenomena()}
+    chosen = st.selectbox(
+        "Example",
+        list(titles),
+        format_func=titles.get,
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        on_change=on_change,
+        help="Fills the box below; edit it freely.",
+    )
+    return example(chosen)
+
+
+def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
+    """Draw the example menu and the sentences, one a line; return the sentences.
+
+    Raises:
+        InputError: If there are none, or more than the limit.
+    """
+
+    def fill() -> None:
+        st.session_state[key] = "\n".join(example(st.session_state[menu_key])["sentences"])
+
+    chosen = example_menu(menu_key, fill)
+    if key not in st.session_state:
+        st.session_state[key] = "\n".join(link_values(link) or chosen["sentences"])
+    text = st.text_area(
+        "Sentences, one a line", key=key, height=230, persist_state="session", width="stretch"
+    )
+    sentences = [line.strip() for line in text.splitlines() if line.strip()]
+    is_example = sentences == chosen["sentences"]
+    if is_example:
+        st.caption(f"**What to look for.** {chosen['look_for']}")
+    if not put_in_link(link, [] if is_example else sentences):
+        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
+    if not sentences:
+        raise InputError("There is no sentence yet. Write one a line, or pick an example.")
+    if len(sentences) > MAX_SENTENCES:
+        raise InputError(
+            f"{len(sentences)} sentences are more than this page draws; the limit is "
+            f"{MAX_SENTENCES}. Remove some, or use: python -m lwap explain --file FILE"
+        )
+    return sentences
+
+
+def say_truncated(is_truncated: Sequence[bool], max_tokens: int, what: str) -> None:
+    """Say which sentences or pairs the encoder saw only the beginning of."""
+    cut = [place + 1 for place, flag in enumerate(is_truncated) if flag]
+    if cut:
+        shown = ", ".join(map(str, cut[:8])) + ("…" if len(cut) > 8 else "")
+        st.warning(
+            f"{what} {shown}: longer than the encoder's limit of {max_tokens} tokens, so only the "
+            "beginning was read.",
+            icon=":material/content_cut:",
+        )
+
+
+def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
+    """Draw the menu of the model's strategies, bound to the link; return the chosen ones.
+
+    Raises:
+        InputError: If none is chosen.
+    """
+    kept = [name for name in st.session_state.get(key, []) if name in facts.strategies]
+    if key in st.session_state and kept != st.session_state[key]:  # another model has others
+        st.session_state[key] = kept or list(facts.default_strategies)
+    chosen = st.multiselect(
+        "Strategies",
+        facts.strategies,
+        default=facts.default_strategies,
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        help="layer_mean:K and layer_cls:K read one state alone; 0 is the embedding output.",
+    )
+    if not chosen:
+        raise InputError("No strategy is chosen. Pick at least one above.")
+    return chosen
+
+
+# --- figures and progress -----------------------------------------------------------------------
+
+
+def show(figure, key: str, **options: Any):
+    """Draw a Plotly figure in the app's own colours, with SVG download at its corner."""
+    config = {
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "svg", "filename": f"lwap-{key}"},
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    }
+    return st.plotly_chart(figure, key=key, theme=None, width="stretch", config=config, **options)
+
+
+@contextlib.contextmanager
+def progress(what: str, count: int) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a progress callback with a bar where there is enough work to see one."""
+    if count < 64:
+        yield None
+        return
+    bar = st.progress(0.0, text=f"{what}: 0 of {count}")
+
+    def advance(done: int, total: int) -> None:
+        bar.progress(done / total, text=f"{what}: {done:,} of {total:,}")
+
+    try:
+        yield advance
+    finally:
+        bar.empty()
+
+
+def choose_sentence(label: str, sentences: list[str], key: str, default: int = 0) -> int:
+    """Draw a menu of sentences, bound to the link by its place; return the chosen row."""
+    places = list(range(1, len(sentences) + 1))
+    if st.session_state.get(key, 1) not in places:
+        del st.session_state[key]  # the sentence was removed
+    chosen = st.selectbox(
+        label,
+        places,
+        index=min(default, len(places) - 1),
+        format_func=lambda place: f"{place}. {_brief(sentences[place - 1])}",
+        key=key,
+        bind="query-params",
+        persist_state="session",
+    )
+    return chosen - 1
+
+
+def _brief(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
