@@ -346,7 +346,9 @@ def default_prompt(model: SentenceTransformer) -> str:
     Raises:
         ModelError: If the model leaves prompt tokens out of its pooling, which a bank cannot.
     """
-    name = getattr(model, "default_prompt_name", None)
+    if not isinstance(model, SentenceTransformer):
+        return ""
+    name = model.default_prompt_name
     prompt = (model.prompts.get(name) or "") if name else ""
     excludes = any(getattr(module, "include_prompt", True) is False for module in model)
     if prompt and excludes:

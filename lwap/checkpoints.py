@@ -121,15 +121,25 @@ def list_checkpoints() -> list[CheckpointInfo]:
     A folder that cannot be read is left out here; `verify` says why.
     """
     found = []
+    for name, folder in _named_folders():
+        with contextlib.suppress(LwapError):
+            found.append(read_info(folder, name))
+    return found
+
+
+def checkpoint_names() -> list[str]:
+    """Return the names of all checkpoints, those that cannot be read included."""
+    return [name for name, _ in _named_folders()]
+
+
+def _named_folders() -> Iterator[tuple[str, Path]]:
     for parent, inner in ((checkpoints_folder(), ""), (runs_folder(), "model")):
         if not parent.is_dir():
             continue
         for folder in sorted(parent.iterdir()):
             is_unfinished = folder.name.startswith(".")  # a save that was killed
             if not is_unfinished and (folder / inner / MANIFEST).is_file():
-                with contextlib.suppress(LwapError):
-                    found.append(read_info(folder / inner, folder.name))
-    return found
+                yield folder.name, folder / inner
 
 
 def find_checkpoint(name_or_path: str) -> Path | None:
@@ -229,14 +239,28 @@ def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
     return encoder
 
 
-def encoder_sha256(name_or_path: str, revision: str | None = None) -> str:
-    """Return the SHA-256 of an encoder's weights, as `save_head` records it.
+def identify_encoder(name_or_path: str, revision: str | None = None) -> dict[str, str | None]:
+    """Return what `save_head` records of an encoder: encoder_id, encoder_revision, encoder_sha256.
+
+    A folder is named by its whole path, a hub model by the commit that was fetched.
 
     Raises:
         ModelError: If there is no such encoder, or it has no safetensors weights.
     """
-    encoder = resolve_encoder(name_or_path, revision)
-    return weights_sha256(encoder / _transformer_path(encoder))
+    checkpoint = find_checkpoint(name_or_path)
+    if checkpoint is not None:
+        raise CheckpointError(
+            f"'{name_or_path}' is a checkpoint with a head. Train from its encoder instead, "
+            f"'{_read_manifest(checkpoint)['encoder']['id']}'."
+        )
+    folder = resolve_encoder(name_or_path, revision)
+    is_path = folder == Path(os.path.expanduser(name_or_path))
+    is_snapshot = folder.parent.name == "snapshots" and not is_path
+    return {
+        "encoder_id": str(folder.resolve()) if is_path else name_or_path,
+        "encoder_revision": folder.name if is_snapshot else None,
+        "encoder_sha256": weights_sha256(folder / _transformer_path(folder)),
+    }
 
 
 def _transformer_path(encoder: Path) -> str:
@@ -448,6 +472,8 @@ def save_head(
                     {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name},
                 )
             files = sorted(file for file in new.rglob("*") if file.is_file())
+            for file in files:  # safetensors writes for its owner alone
+                shutil.copymode(new / "modules.json", file)
             manifest = {
                 "format": FORMAT,
                 "name": name,

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,17 +34,24 @@ ids. Strategies: cls, mean, max, last_token, first_last_mean, embed_last_mean, l
 all_mean, layer_mean:K, layer_cls:K (K a state, 0 = embeddings), scalar_mix and lwap where the
 checkpoint has them, each also as NAME+whiten.
 
+Examples:
+  python -m lwap compare --pair 'The dog bit the man.' 'The man bit the dog.'
+  python -m lwap encode sentences.txt --output out.npz
+  python -m lwap COMMAND --help
+
 Exit codes: 0 done, 2 input that cannot be used (one line on standard error says what and why).
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name need not fit the console's encoding
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except LwapError as error:
-        print(f"lwap: error: {error}", file=sys.stderr)
+        print(f"lwap: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lwap: stopped", file=sys.stderr)
@@ -65,12 +73,10 @@ def _encode(options: argparse.Namespace) -> None:
     from lwap.data import read_sentences
     from lwap.strategy import embed, needed_summaries, own_strategy
 
-    output = Path(options.output)
-    if output.suffix not in (".npy", ".npz"):
-        raise InputError(f"--output is '{output}'; it must end in .npy or .npz.")
+    output = _output(options.output, ".npy", ".npz")
     texts = read_sentences(options.file)
     model = load(options.model, device=options.device)
-    strategies = options.strategies or [own_strategy(model)]
+    strategies = list(dict.fromkeys(options.strategies or [own_strategy(model)]))
     if output.suffix == ".npy" and len(strategies) > 1:
         raise InputError(f"A .npy file holds one strategy, not {len(strategies)}; use .npz.")
     whitening = _whitening(options, model, strategies)
@@ -110,22 +116,20 @@ def _encode(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    import pandas as pd
-
     from lwap.checkpoints import load
     from lwap.comparison import compare
     from lwap.data import read_pairs
-    from lwap.evaluation.sts import MIN_PAIRS, spearman_interval
+    from lwap.evaluation.sts import spearman_interval
     from lwap.strategy import default_strategies
 
     if bool(options.file) == bool(options.pair):
         raise InputError("Give either a file of pairs or --pair SENTENCE SENTENCE (repeatable).")
-    if options.file:
-        pairs = read_pairs(options.file)
-    else:
-        pairs = pd.DataFrame(options.pair, columns=["sentence1", "sentence2"])
+    if options.show < 0:
+        raise InputError(f"--show is {options.show}; it must be 0 or more.")
+    output = _output(options.output, ".csv") if options.output else None
+    pairs = read_pairs(options.file) if options.file else options.pair
     model = load(options.model, device=options.device)
-    strategies = options.strategies or default_strategies(model)
+    strategies = list(dict.fromkeys(options.strategies or default_strategies(model)))
     whitening = _whitening(options, model, strategies)
     with _progress("pairs", options) as progress:
         table = compare(
@@ -136,15 +140,19 @@ def _compare(options: argparse.Namespace) -> None:
             precision=options.precision,
             progress=progress,
         )
-    correlations = {}
-    if "score" in table and len(table) >= MIN_PAIRS:
-        correlations = {
-            name: vars(spearman_interval(table[name].to_numpy(), table["score"].to_numpy()))
-            for name in strategies
-        }
-    if options.output:
-        with _writing(Path(options.output)):
-            table.to_csv(options.output, index=False)
+    correlations: dict[str, dict[str, float]] = {}
+    lacking: dict[str, list[str]] = {}
+    for name in strategies if "score" in table else ():
+        try:
+            score = spearman_interval(table[name].to_numpy(), table["score"].to_numpy())
+            correlations[name] = vars(score)
+        except InputError as error:  # the cosines are still worth having
+            lacking.setdefault(str(error), []).append(name)
+    for reason, names in lacking.items():
+        print(f"No Spearman for {', '.join(names)}: {reason}", file=sys.stderr)
+    if output:
+        with _writing(output):
+            table.to_csv(output, index=False)
     if options.json:
         rows = json.loads(table.to_json(orient="records", double_precision=10))
         _print_json({"model": model.lwap_name, "pairs": rows, "spearman": correlations})
@@ -160,8 +168,8 @@ def _compare(options: argparse.Namespace) -> None:
         print("   " + "  ".join(f"{name} {row[name]:.3f}" for name in strategies))
     if len(table) > options.show:
         print(f"… and {len(table) - options.show} more pairs; --output FILE.csv writes them all.")
-    if options.output:
-        print(f"Written: {options.output}")
+    if output:
+        print(f"Written: {output}")
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -208,9 +216,15 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from lwap.backbone import resolve_device
-    from lwap.checkpoints import read_info, runs_folder, save_head
+    from lwap.checkpoints import (
+        check_target,
+        identify_encoder,
+        read_info,
+        runs_folder,
+        save_head,
+    )
     from lwap.data import data_folder, read_pairs, read_triplets
-    from lwap.encoder import file_sha256, resolve_encoder, weights_sha256
+    from lwap.encoder import file_sha256
     from lwap.training import TrainConfig, train
     from lwap.training.card import write_card
     from lwap.training.head import default_output
@@ -222,13 +236,14 @@ def _train(options: argparse.Namespace) -> None:
     dev = read_pairs(options.dev) if options.dev else None
     output = Path(options.output) if options.output else default_output(config, runs_folder())
     name = options.name or (output.parent.name if output.name == "model" else output.name)
+    # What would refuse to be saved is refused before it is trained.
+    check_target(output)
+    encoder = identify_encoder(config.encoder)
 
     def log(row: dict[str, Any]) -> None:
         if not options.json:
-            print(
-                f"step {row['step']:>5} of {row['steps']}   loss {row['loss']:.3f}   "
-                f"dev {row['dev']:.2f}"
-            )
+            loss = f"loss {row['loss']:.3f}" if row["step"] else "untrained "
+            print(f"step {row['step']:>5} of {row['steps']}   {loss}   dev {row['dev']:.2f}")
 
     with _progress("sentences encoded", options) as progress:
         result = train(
@@ -251,8 +266,7 @@ def _train(options: argparse.Namespace) -> None:
         result.model,
         output,
         name=name,
-        encoder_id=config.encoder,
-        encoder_sha256=weights_sha256(resolve_encoder(config.encoder)),
+        **encoder,
         training={
             **config.to_dict(),
             "data": options.data_name or Path(options.triplets).name,
@@ -311,17 +325,26 @@ def _models_show(options: argparse.Namespace) -> None:
 
 
 def _models_verify(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import list_checkpoints, verify
+    from lwap.checkpoints import checkpoint_names, verify
+    from lwap.errors import CheckpointError
 
-    names = options.names or [info.name for info in list_checkpoints()]
-    checked = {name: verify(name) for name in names}
+    checked, errors = {}, []
+    for name in options.names or checkpoint_names():
+        try:
+            checked[name] = verify(name)
+        except LwapError as error:
+            errors.append(str(error))
     if options.json:
         _print_json(checked)
-        return
-    for name, lines in checked.items():
-        print(f"{name}: good")
-        for line in lines:
-            print(f"  {line}")
+    else:
+        for name, lines in checked.items():
+            print(f"{name}: good")
+            for line in lines:
+                print(f"  {line}")
+        if not checked and not errors:
+            print("There are no checkpoints.")
+    if errors:
+        raise CheckpointError(" And: ".join(errors))
 
 
 # --- shared by the commands ---------------------------------------------------------------------
@@ -369,6 +392,16 @@ def _progress(unit: str, options: argparse.Namespace) -> Iterator[Callable[[int,
         yield advance
 
 
+def _output(name: str, *suffixes: str) -> Path:
+    """Return the path of an output file, checked before there is work to lose."""
+    path = Path(name)
+    if path.suffix not in suffixes:
+        raise InputError(f"--output is '{path}'; it must end in {' or '.join(suffixes)}.")
+    if not os.path.isdir(path.parent):
+        raise InputError(f"'{path}' cannot be written: there is no folder '{path.parent}'.")
+    return path
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -382,18 +415,26 @@ def _train_command(options: argparse.Namespace, config, data: Path) -> str:
 
     def shown(path: str) -> str:
         with contextlib.suppress(ValueError):
-            return f"$LWAP_DATA/{Path(path).resolve().relative_to(data.resolve()).as_posix()}"
-        return Path(path).name
+            inside = Path(path).resolve().relative_to(data.resolve()).as_posix()
+            return f"$LWAP_DATA/{shlex.quote(inside)}"
+        return shlex.quote(Path(path).name)
 
     parts = [f"python -m lwap train --triplets {shown(options.triplets)}"]
     if options.dev:
         parts.append(f"--dev {shown(options.dev)}")
     fields = type(config).__dataclass_fields__
-    for name, value in config.to_dict().items():
-        if value == fields[name].default:
-            continue
+    given = {
+        name: value for name, value in config.to_dict().items() if value != fields[name].default
+    }
+    given |= {name: getattr(options, name) for name in ("data_name", "dev_name", "name")}
+    for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
-        parts.append(flag if value is True else f"{flag} {value}")
+        if value is True:
+            parts.append(flag)
+        elif value is not None:
+            # With "=": argparse takes -1e-05 for an option otherwise.
+            joint = "=" if str(value).startswith("-") else " "
+            parts.append(f"{flag}{joint}{shlex.quote(str(value))}")
     return " \\\n    ".join(parts)
 
 
@@ -464,9 +505,9 @@ def _parser() -> argparse.ArgumentParser:
         _explain,
         "Show which layers the model listens to for each sentence, and what each is worth.",
         "Example:\n  python -m lwap explain 'She never said that.' 'She said that.'\n\n"
-        "The weight says where the head looks; the knock-out says how far the embedding moves when\n"
-        "that state is removed and the attention renormalised. Read both: a high weight on a state\n"
-        "whose removal changes nothing explains nothing.",
+        "The weight says where the head looks; the knock-out says how far the embedding moves\n"
+        "when that state is removed and the attention renormalised. Read both: a high weight on\n"
+        "a state whose removal changes nothing explains nothing.",
     )
     explain.add_argument("sentences", nargs="*", help="sentences, quoted")
     explain.add_argument("--file", help="read the sentences from a file")
@@ -474,18 +515,36 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_train(add)
 
-    models = commands.add_parser("models", help="List, show and verify checkpoints.")
-    models_commands = models.add_subparsers(metavar="ACTION", required=True)
-    listing = models_commands.add_parser("list", help="shipped checkpoints and finished runs")
-    listing.set_defaults(run=_models_list)
-    show = models_commands.add_parser("show", help="print a checkpoint's model card")
-    show.add_argument("name")
-    show.set_defaults(run=_models_show)
-    verifying = models_commands.add_parser(
-        "verify", help="check files, classes and encoder by SHA-256, and load it"
+    models = commands.add_parser(
+        "models",
+        help="List, show and verify checkpoints.",
+        description="List, show and verify checkpoints.",
+        epilog="Example:\n  python -m lwap models list",
+        formatter_class=formatter,
+    )
+    actions = models.add_subparsers(metavar="ACTION", required=True)
+
+    def add_action(name: str, run: Callable, summary: str, arguments: str):
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example:\n  python -m lwap models {name} {arguments}".rstrip(),
+            formatter_class=formatter,
+        )
+        action.set_defaults(run=run)
+        return action
+
+    listing = add_action("list", _models_list, "List shipped checkpoints and finished runs.", "")
+    show = add_action("show", _models_show, "Print a checkpoint's model card.", DEFAULT_MODEL)
+    show.add_argument("name", help="a checkpoint, a run or a folder")
+    verifying = add_action(
+        "verify",
+        _models_verify,
+        "Check files, classes and encoder by SHA-256, and load it.",
+        DEFAULT_MODEL,
     )
     verifying.add_argument("names", nargs="*", help="default: all")
-    verifying.set_defaults(run=_models_verify)
     for command in (listing, show, verifying):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -515,7 +574,7 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
         _train,
         "Train a pooling head on triplets; the encoder stays frozen and runs once.",
         "Example:\n"
-        "  python -m lwap train --triplets triplets.csv --dev dev-pairs.csv --residual last_mean\n\n"
+        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n\n"
         "Without --dev a tenth of the triplets is held out to choose the best step on.",
     )
     files = train.add_argument_group("data")
@@ -531,7 +590,11 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
 
     # The defaults are TrainConfig's; read here without importing torch.
     head = train.add_argument_group("head")
-    head.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
+    head.add_argument(
+        "--encoder",
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        help="folder or hub id (default: the bundled all-MiniLM-L6-v2)",
+    )
     head.add_argument("--pooling", default="lwap", help="lwap (default) or scalar_mix")
     head.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
     head.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
@@ -539,7 +602,9 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     head.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
     run = train.add_argument_group("run")
     for name, kind, default, text in _RUN_OPTIONS:
-        run.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
+        run.add_argument(
+            f"--{name}", type=kind, default=default, help=f"{text} (default {default})"
+        )
 
 
 _RUN_OPTIONS = (

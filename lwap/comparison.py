@@ -65,11 +65,12 @@ class Comparison:
         return np.ptp(values, axis=1)
 
     def select(self, places: Sequence[int]) -> Comparison:
-        """Return the comparison of some of the pairs, in the order of `places`.
+        """Return the comparison of some of the pairs: those at `places` in that order, or a mask's.
 
         Percentiles still refer to the random pairs of the whole set.
         """
-        places = np.asarray(places, dtype=int)
+        places = np.asarray(places)
+        places = np.flatnonzero(places) if places.dtype == bool else places.astype(int)
         layers = self.layers
         return replace(
             self,

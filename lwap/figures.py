@@ -1,8 +1,8 @@
 """Plotly figures of layer attention, layer similarity and pair scores.
 
 Pure functions from arrays and lists to `plotly.graph_objects.Figure`. This module knows nothing
-about encoders, tensors, tables, pages or files: it imports numpy and plotly only, never writes
-into an input, and two calls with equal arguments give equal figures.
+about encoders, tensors, tables, pages or files: it imports numpy, plotly and the states' names
+only, never writes into an input, and two calls with equal arguments give equal figures.
 
 Shape legend: S hidden states (state 0 = embeddings, state l = layer l, so S = layers + 1),
 Q query states (S, or 1 for a single query), N sentences, P sentence pairs, K strategies.
@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import get_colorscale, hex_to_rgb
+
+from lwap.names import state_name, state_tick
 
 __all__ = [
     "ACCENT",
@@ -149,10 +151,11 @@ _LAYER_SYMBOLS = {
 _FONT = '"Source Sans", "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 _SIZE = 12  # px, text of a figure
 _SMALL = 11  # px, numbers on axes and names in tight places
+_LEAST = 9  # px, smaller numbers are left to the hover
 _PHONE = 340  # px, the narrowest figure that must be readable
 _DIGIT = 0.63  # width of a digit as a share of the font size, in the widest of the fonts above
-_LABEL_COLUMNS = 42  # characters of a sentence on an axis
-_HOVER_COLUMNS = 42  # characters of a line in a hover text
+_LABEL_COLUMNS = 54  # characters of a sentence on an axis
+_HOVER_COLUMNS = 42  # characters of a line in a hover text, and of all panels of a grid
 _PAIR = " ↔ "  # between the sides of a pair's label
 _ATTENTION_HOVER = "query %{customdata[0]} → key %{customdata[1]}: <b>%{z:.3f}</b>"
 _LEFT, _RIGHT = 42, 10  # px, margins beside the plot
@@ -163,30 +166,6 @@ _ROW, _BRICK = 46, 22  # px, a row with its sentence above it, and the cells in 
 
 
 # --- names ---------------------------------------------------------------------------------------
-
-
-def state_name(index: int) -> str:
-    """Name hidden state `index` in full.
-
-    >>> state_name(0), state_name(3)
-    ('embeddings', 'layer 3')
-
-    Raises ValueError when `index` is negative.
-    """
-    if index < 0:
-        raise ValueError(f"hidden states are numbered from 0, got {index}")
-    return "embeddings" if index == 0 else f"layer {index}"
-
-
-def state_tick(index: int) -> str:
-    """Name hidden state `index` in at most three characters, for axes.
-
-    >>> state_tick(0), state_tick(3)
-    ('emb', '3')
-
-    Raises ValueError when `index` is negative.
-    """
-    return "emb" if state_name(index) == "embeddings" else str(index)
 
 
 def strategy_color(name: str, theme: str = "light") -> str:
@@ -381,7 +360,7 @@ def layer_attention_grid(
         figure.update_layout(
             {f"xaxis{axis}": x_axis | {"domain": [start, start + width]}, f"yaxis{axis}": y_axis}
         )
-        lines = _wrap(label, _LABEL_COLUMNS // columns + (columns > 1), most=2)
+        lines = _wrap(label, _HOVER_COLUMNS // columns + (columns > 1), most=2)
         _add_text(
             figure,
             "<br>".join(map(_escape, lines)),
@@ -658,7 +637,7 @@ def pair_heatmap(
     if low == high:
         low, high = low - 0.5, high + 0.5
 
-    names_height = int(7 * max(map(len, strategies))) + 30  # upright on a phone
+    names_height = int(7 * max(map(len, strategies))) + 36  # upright on a phone
     domains, height = _stack([(50, pairs * _ROW)], names_height)
     figure = go.Figure(
         _matrix(
@@ -686,14 +665,14 @@ def pair_heatmap(
             showgrid=False,
             zeroline=False,
             tickfont=dict(size=_SMALL, color=palette.text),
-            title=_axis_title(palette, "pooling strategy"),
+            title=_axis_title(palette, "pooling strategy") | {"standoff": 8},
             fixedrange=True,
         ),
         yaxis=_sentence_axis(palette, domains[0], labels, shift=3),
     )
     title = "<br>".join(map(_escape, _wrap(color_title, 26, most=2)))
     _add_header(figure, palette, domains[0][1], title, "", left=4, shift=12)
-    return _finish(figure, palette, height, left=4, bottom=30)
+    return _finish(figure, palette, height, left=4, bottom=42)
 
 
 def layer_similarity(
@@ -710,7 +689,8 @@ def layer_similarity(
         cls: (S,), cosine of the pair's CLS vectors at each hidden state.
         mean: (S,), cosine of the pair's mean vectors at each hidden state.
         references: strategy name → cosine of the pair under it; may be empty.
-        cls_name: what the first line is; "last token" for causal decoders.
+        cls_name: what the first line is; "last token" for causal decoders, which has the colour
+            of that strategy.
         theme: "light" or "dark".
 
     Raises:
@@ -726,9 +706,10 @@ def layer_similarity(
     span = _padded([*cls, *mean, *marks], 0.08)
     body = max(260, 17 * len(names) + 20)
     per_pixel = (span[1] - span[0]) / body
+    first = "last_token" if cls_name.replace("_", " ").startswith("last token") else "cls"
 
     figure = go.Figure()
-    for values, strategy, name in ((cls, "cls", _escape(cls_name)), (mean, "mean", "mean")):
+    for values, strategy, name in ((cls, first, _escape(cls_name)), (mean, "mean", "mean")):
         figure.add_trace(
             go.Scatter(
                 x=np.arange(states),
@@ -765,6 +746,7 @@ def layer_similarity(
             ax=24,
             ay=(value - beside) / per_pixel,
             xanchor="left",
+            showarrow=True,
             arrowhead=0,
             arrowwidth=1,
             arrowcolor=color,
@@ -852,7 +834,8 @@ def knockout_bars(delta: Any, *, title: str, theme: str = "light") -> go.Figure:
     """
     palette = _palette(theme)
     (delta,) = _arrays(delta=(delta, "S", "nan"))
-    domains, height = _stack([(_HEADER, 150)], _TICKS)
+    lines = _wrap(title, 40, most=2)
+    domains, height = _stack([(_HEADER + 16 * (len(lines) - 1), 150)], _TICKS)
     figure = go.Figure()
     _add_state_bars(figure, delta, _signed_colors(delta, palette), decimals=3, signed=True)
     figure.update_layout(
@@ -860,7 +843,7 @@ def knockout_bars(delta: Any, *, title: str, theme: str = "light") -> go.Figure:
         yaxis=_value_axis(palette, domains[0], delta, signed=True),
     )
     note = "Δ cosine; above zero: closer without the state"
-    _add_header(figure, palette, domains[0][1], _escape(_shorten(title, 42)), note)
+    _add_header(figure, palette, domains[0][1], "<br>".join(map(_escape, lines)), note)
     return _finish(figure, palette, height)
 
 
@@ -1005,9 +988,9 @@ def _cell_text(
             texts = [[_brief(text) for text in row] for row in texts]
         longest = max(len(text) for row in texts for text in row)
         size = min(_SIZE, int(room / (_DIGIT * max(longest, 1))))
-        if size >= 9:
+        if size >= _LEAST:
             break
-    if size < 8:
+    if size < _LEAST:
         return {}
     is_dark = _luminance(scale, (values - low) / (high - low)) < 0.179
     texts = [
@@ -1047,10 +1030,17 @@ def _add_state_bars(
     With a `spread`, error bars in the colour `line` stand on the bars and the numbers above them.
     """
     sign = "+" if signed else ""
-    texts = [_number(value, f"{sign}.{decimals}f") for value in values]
-    if signed:  # as wide as the others, so that all are shown or none
+    known = np.abs(values[np.isfinite(values)])
+    is_tiny = 0 < known.max(initial=0) < 5 * 10.0**-decimals  # else every number would print as 0.000
+    precision = "%{y:" + sign + (".2e}" if is_tiny else ".3f}")
+    if is_tiny:
+        texts = [_scientific(value, signed) for value in values]
+    else:
+        texts = [_number(value, f"{sign}.{decimals}f") for value in values]
+    if signed and not is_tiny:  # as wide as the others, so that all are shown or none
         texts = [text if text[0] in "+−–" else f"±{text}" for text in texts]
-    if len(values) > 9:
+    bar = 0.8 * (_PHONE - _LEFT - _RIGHT) / len(values)
+    if max(map(len, texts)) * _DIGIT * _LEAST > bar:
         texts = [_brief(text) for text in texts]
     common = dict(x=np.arange(len(values)), xaxis=f"x{axis}", yaxis=f"y{axis}", cliponaxis=False)
     numbers = dict(text=texts, textposition="outside", textangle=0)
@@ -1059,7 +1049,7 @@ def _add_state_bars(
         y=values,
         marker=dict(color=color),
         customdata=_state_names(len(values)),
-        hovertemplate=f"%{{customdata}}: <b>%{{y:{sign}.3f}}</b><extra></extra>",
+        hovertemplate=f"%{{customdata}}: <b>{precision}</b><extra></extra>",
         name="states",
     )
     figure.add_trace(bars)
@@ -1244,6 +1234,7 @@ def _value_axis(
         range=[low - room if low < 0 else 0.0, high + room if high > 0 else room],
         nticks=4,
         tickformat="+" if signed else None,
+        exponentformat="e",  # not 60µ
         labelalias={"+0": "0"},
         gridcolor=palette.grid,
         zeroline=True,
@@ -1429,8 +1420,9 @@ def _finish(
             font=dict(family=_FONT, size=_SIZE, color=palette.text),
             align="left",
         ),
+        modebar=dict(bgcolor="rgba(0, 0, 0, 0)", color=palette.muted, activecolor=palette.text),
         dragmode=False,  # so that a finger on the figure scrolls the page
-        uniformtext=dict(minsize=9, mode="hide"),  # numbers on bars that do not fit
+        uniformtext=dict(minsize=_LEAST, mode="hide"),  # numbers on bars that do not fit
     )
     if figure.layout.showlegend is None:
         figure.update_layout(showlegend=False)
@@ -1505,6 +1497,16 @@ def _number(value: float, form: str, missing: str = "–") -> str:
     if not text.strip("+-0.,%"):
         text = text.lstrip("+-")
     return text.replace("-", "−")
+
+
+def _scientific(value: float, signed: bool) -> str:
+    """Print a tiny number with one digit, 0.00006 as 6e-5; 0 stays 0."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    digits, exponent = f"{value:{'+' if signed else ''}.0e}".split("e")
+    return f"{digits.replace('-', '−')}e−{abs(int(exponent))}"
 
 
 def _brief(text: str) -> str:

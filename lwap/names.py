@@ -6,7 +6,12 @@ def state_name(index: int) -> str:
 
     >>> state_name(0), state_name(3)
     ('embeddings', 'layer 3')
+
+    Raises:
+        ValueError: If `index` is negative.
     """
+    if index < 0:
+        raise ValueError(f"hidden states are numbered from 0, got {index}")
     return "embeddings" if index == 0 else f"layer {index}"
 
 
@@ -16,7 +21,7 @@ def state_tick(index: int) -> str:
     >>> state_tick(0), state_tick(3)
     ('emb', '3')
     """
-    return "emb" if index == 0 else str(index)
+    return "emb" if state_name(index) == "embeddings" else str(index)
 
 
 def state_names(num_states: int) -> list[str]:

@@ -246,7 +246,8 @@ def fit_whitening(bank: LayerBank, strategy: str, *, corpus: str) -> Whitening:
     """Fit BERT-whitening of one strategy on a bank of sentences of a named corpus.
 
     Raises:
-        StrategyError: If the bank has no more sentences than the embedding has dimensions.
+        StrategyError: If the bank has no more different embeddings than dimensions, or they are
+            all alike.
     """
     return Whitening.fit(embed(bank, strategy), corpus=corpus)
 

@@ -11,14 +11,21 @@ import numpy as np
 
 from lwap.errors import StrategyError
 
+_NO_VARIANCE = 1e-10  # relative; float32 rounding leaves about 1e-15
+
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
     """x -> (x - mean) @ matrix, so that the corpus has zero mean and identity covariance.
 
+    That is: identity in the directions that the encoder fills. A LayerNorm at its end ties the D
+    dimensions by one linear equation, and dimensions may be dead (all-MiniLM-L6-v2: 3 of 384
+    directions have no variance). Such directions become 0; divided by their standard deviation
+    they would be amplified noise.
+
     Attributes:
         mean: Mean embedding of the corpus, (D,).
-        matrix: U · Λ^(-1/2) of the corpus' covariance, (D, D).
+        matrix: U · Λ^(-1/2) of the corpus' covariance, (D, D); columns without variance are 0.
         corpus: What it was fitted on; printed beside every result.
         count: Sentences it was fitted on.
 
@@ -36,7 +43,8 @@ class Whitening:
         """Fit on embeddings (N, D) of the corpus named `corpus`, in float64.
 
         Raises:
-            StrategyError: If N ≤ D (the covariance would be singular), or a dimension is constant.
+            StrategyError: If N ≤ D, there are no more than D different embeddings, or all are alike
+                but for rounding.
         """
         count, dimension = embeddings.shape
         if count <= dimension:
@@ -44,17 +52,27 @@ class Whitening:
                 f"Whitening {dimension} dimensions needs more than {dimension} distinct sentences; "
                 f"'{corpus}' has {count}. Fit it on a larger file."
             )
+        distinct = len(np.unique(embeddings, axis=0))
+        if distinct <= dimension:
+            raise StrategyError(
+                f"Whitening {dimension} dimensions needs more than {dimension} different "
+                f"embeddings; the {count} sentences of '{corpus}' have {distinct} under this "
+                "strategy. Fit it on more varied text."
+            )
         data = embeddings.astype(np.float64)
         mean = data.mean(axis=0)
         centred = data - mean
         values, vectors = np.linalg.eigh(centred.T @ centred / (count - 1))
-        if values[0] <= values[-1] * 1e-10:
+        if values.sum() <= _NO_VARIANCE * np.square(data).sum(axis=1).mean():
             raise StrategyError(
-                f"The embeddings of '{corpus}' do not fill {dimension} dimensions (too many "
-                "repeated or near-identical sentences). Fit the whitening on more varied text."
+                f"The embeddings of '{corpus}' are all alike under this strategy, so there is "
+                "nothing to whiten. Choose another one; the first token of state 0, for one, is "
+                "the same for every sentence."
             )
-        order = np.argsort(-values)
-        matrix = vectors[:, order] / np.sqrt(values[order])
+        values, vectors = values[::-1], vectors[:, ::-1]  # falling variance
+        is_filled = values > values[0] * _NO_VARIANCE
+        matrix = np.zeros_like(vectors)
+        matrix[:, is_filled] = vectors[:, is_filled] / np.sqrt(values[is_filled])
         return cls(mean=mean, matrix=matrix, corpus=corpus, count=count)
 
     def apply(self, embeddings: np.ndarray) -> np.ndarray:

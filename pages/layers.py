@@ -45,7 +45,7 @@ with picture, frame.messages():
         label_visibility="collapsed",
     )
     if view == VIEWS[0]:
-        row = widgets.choose_sentence("Sentence", sentences, "sentence")
+        row = widgets.choose("Sentence", sentences, "sentence")
         layers.one_sentence(explanation, row)
     elif view == VIEWS[1]:
         layers.side_by_side(explanation)

@@ -2,15 +2,16 @@
 
 import streamlit as st
 
-from lwap.ui import cache, figures, frame, pairs, widgets
+from lwap.ui import cache, frame, pairs, widgets
 
 READING = """
 One row a pair, one dot a strategy; rows on top are those on which the strategies **disagree** most.
 
 Cosines of different strategies live on different scales: 0.9 can be low for *cls* and high for
-*mean*. So the first view shows each cosine's **percentile** among random pairs of the sentences on
-this page (100 = closer than all of them). *Rank in this set* orders the pairs themselves, which is
-all that a rank correlation sees; there the gold score, if you have one, is the black or white mark.
+*mean*. So the first view shows each pair's **rank** in this set, which is all that a rank
+correlation sees; there the gold score, if you have one, is the black or white mark. *Percentile*
+places each cosine among random pairs of the sentences on this page (100 = closer than all of
+them): related pairs crowd near 100, and one that does not stands out.
 
 Click a dot to see that pair layer by layer: the cosine of CLS and mean vectors at each state, what
 weight the layers get in either sentence, and what the pair's cosine loses or gains without each.
@@ -27,14 +28,14 @@ with frame.messages():
     with widgets.progress("Sentences encoded", 2 * len(texts)) as progress:
         comparison = cache.compare(model, texts, strategies, progress)
     widgets.say_truncated(comparison.is_truncated, facts.max_tokens, "Pair")
-    overview, correlation = st.columns([3, 2], gap="large") if table["score"].notna().any() else (
-        st.container(),
-        None,
-    )
-    with overview:
-        selected = pairs.overview(comparison, table["score"].to_numpy(dtype=float))
-    if correlation is not None:
-        with correlation:
+    scaled = pairs.choose_scale(comparison, table["score"].to_numpy(dtype=float))
+    if table["score"].notna().any():
+        left, right = st.columns([3, 2], gap="large")
+        with right:
             pairs.correlations(model, comparison, table["score"])
-    pairs.one_pair(model, comparison, selected)
-    pairs.all_scores(comparison, table["score"])
+    else:
+        left = st.container()
+    with left:
+        pairs.overview(comparison, scaled)
+    pairs.one_pair(model, comparison)
+    pairs.all_scores(comparison, scaled, table["score"])

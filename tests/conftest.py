@@ -13,12 +13,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, BertTokenizer
 
 import lwap
+from lwap.bank import LayerBank
 from lwap.pooling import LayerwiseAttentionPooling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,6 +169,38 @@ def add_head(model: SentenceTransformer) -> SentenceTransformer:
     found = SentenceTransformer(modules=[encoder, head], device="cpu").eval()
     found.lwap_name = model.lwap_name
     return found
+
+
+@pytest.fixture(scope="session")
+def make_bank() -> Callable[..., LayerBank]:
+    """Return a function that makes a bank of random summaries: no encoder, no text behind it.
+
+    `make_bank(7, num_states=4, dimension=6, is_causal=True, seed=1, heads={…}, cls=None)`.
+    """
+
+    def make(count, num_states=4, dimension=6, is_causal=False, seed=0, **changes) -> LayerBank:
+        random = np.random.default_rng(seed)
+        shapes = {
+            "cls": (count, num_states, dimension),
+            "mean": (count, num_states, dimension),
+            "max": (count, dimension),
+            "last_token": (count, dimension),
+            "last_tokens": (count, num_states, dimension) if is_causal else None,
+        }
+        arrays = {
+            name: None if shape is None else random.normal(size=shape).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+        facts = {
+            "texts": tuple(f"sentence {row}" for row in range(count)),
+            "token_counts": np.full(count, 3),
+            "is_truncated": np.zeros(count, dtype=bool),
+            "max_tokens": 64,
+            "encoder": "random",
+        }
+        return LayerBank(**(arrays | facts | changes))
+
+    return make
 
 
 @pytest.fixture(scope="session")

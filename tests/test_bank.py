@@ -87,7 +87,7 @@ def expected_of(make_encoder, texts):
     return expected
 
 
-# --- every architecture -------------------------------------------------------------------------
+# --- every architecture --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("padding_side", ["right", "left"])
@@ -122,7 +122,7 @@ def test_only_causal_decoders_have_last_tokens(architecture, make_encoder, texts
     assert bank.state_names == ["embeddings", "layer 1", "layer 2", "layer 3"]
 
 
-# --- batches ------------------------------------------------------------------------------------
+# --- batches -------------------------------------------------------------------------------------
 
 
 def test_equal_lengths_need_no_padding(tiny_model, tiny_encoder_folder):
@@ -216,7 +216,7 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(tiny_lwap_model, se
             assert np.array_equal(result, vectors[place])
 
 
-# --- summaries, precision -----------------------------------------------------------------------
+# --- summaries, precision ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [["cls"], ["mean"], ["mean", "max"], ["cls", "last_token"]])
@@ -312,7 +312,7 @@ def test_mean_of_the_bundled_encoder_on_sts_sentences(bundled_model, stock_model
         assert row_cosines(fast.mean[:, -1], stock).min() >= 0.999
 
 
-# --- what people write ----------------------------------------------------------------------------
+# --- what people write ---------------------------------------------------------------------------
 
 
 def test_a_text_of_ten_thousand_words_is_cut_and_says_so(tiny_model, sentences):
@@ -381,7 +381,7 @@ def test_refuses_a_text_without_tokens(make_encoder):
         encode_layers(model, ["The bridge.", "\u200b"])
 
 
-# --- models ---------------------------------------------------------------------------------------
+# --- models --------------------------------------------------------------------------------------
 
 
 def test_the_default_prompt_is_put_before_each_sentence_as_encode_does(tiny_encoder_folder, texts):
@@ -439,7 +439,7 @@ def test_heads_and_name_come_with_the_bank(tiny_model, tiny_lwap_model, tiny_enc
     assert model_heads(tiny_model[0]) == {}
 
 
-# --- select, disk ---------------------------------------------------------------------------------
+# --- select, disk --------------------------------------------------------------------------------
 
 
 def test_select_takes_rows_in_order_and_masks(tiny_lwap_model, texts):

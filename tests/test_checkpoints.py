@@ -32,8 +32,9 @@ from lwap.checkpoints import (
     CARD,
     MANIFEST,
     check_target,
-    encoder_sha256,
+    checkpoint_names,
     find_checkpoint,
+    identify_encoder,
     list_checkpoints,
     load,
     read_info,
@@ -66,8 +67,7 @@ def cut(file: Path) -> None:
 def save(model, folder: Path, encoder_folder: Path, **changes) -> Path:
     options = {
         "name": folder.name,
-        "encoder_id": str(encoder_folder),
-        "encoder_sha256": encoder_sha256(str(encoder_folder)),
+        **identify_encoder(str(encoder_folder)),
         "training": {"epochs": 2, "query": "all"},
         "results": {"dev_spearman": {"lwap": {"value": 71.25}}},
         "card": "# A card\n",
@@ -214,7 +214,7 @@ def test_the_encoder_is_not_written_and_a_bundled_head_stays_small(bundled_model
         model,
         tmp_path / "head",
         name="head",
-        encoder_sha256=encoder_sha256(BUNDLED),
+        **identify_encoder(BUNDLED_ID),
         training={},
         results={},
         card="",
@@ -353,6 +353,14 @@ def test_text_that_is_no_unicode_does_not_lose_a_run(tiny_lwap_model, encoder_fo
     assert (folder / CARD).read_text("utf-8") == r"donn\udce9es.csv"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX's")
+def test_weights_can_be_read_by_whoever_may_read_the_rest(checkpoint):
+    assert (
+        len({file.stat().st_mode & 0o777 for file in checkpoint.rglob("*.*") if file.is_file()})
+        == 1
+    )
+
+
 def test_a_model_without_a_head_is_not_saved(tiny_model, encoder_folder, tmp_path):
     with pytest.raises(CheckpointError, match="no trained head to save"):
         save(tiny_model, tmp_path / "head", encoder_folder)
@@ -394,6 +402,7 @@ def test_an_unreadable_checkpoint_is_left_out_and_named_by_verify(
     save(tiny_lwap_model, shipped / "bad", encoder_folder)
     (shipped / "bad" / file).write_text(content)
     listed = [info.name for info in list_checkpoints()]
+    assert checkpoint_names() == ["bad", "good"]
     assert listed == ["good"] or (
         listed == ["bad", "good"]
         and (file, content)
@@ -410,7 +419,7 @@ def test_an_unreadable_checkpoint_is_left_out_and_named_by_verify(
 
 def test_the_rest_of_a_killed_save_is_not_listed(tiny_lwap_model, encoder_folder, shelves):
     save(tiny_lwap_model, shelves[0] / ".head-x1y2z3", encoder_folder)
-    assert list_checkpoints() == []
+    assert list_checkpoints() == checkpoint_names() == []
 
 
 def test_a_checkpoint_is_found_by_path_and_by_its_run(tiny_lwap_model, encoder_folder, tmp_path):
@@ -557,11 +566,46 @@ def test_an_encoder_with_its_transformer_in_a_subfolder(
     expected = SentenceTransformer(str(stock_folder), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(load(str(stock_folder)).encode(TEXTS), expected, atol=1e-6)
 
-    assert encoder_sha256(str(stock_folder)) == weights_sha256(encoder_folder)
+    identity = identify_encoder(str(stock_folder))
+    assert identity["encoder_sha256"] == weights_sha256(encoder_folder)
     folder = save(tiny_lwap_model, tmp_path / "head", stock_folder)
     np.testing.assert_allclose(
         load(str(folder)).encode(TEXTS), tiny_lwap_model.encode(TEXTS), atol=1e-6
     )
+
+
+def test_a_folder_is_recorded_by_its_whole_path(encoder_folder, monkeypatch):
+    monkeypatch.chdir(encoder_folder.parent)
+    assert identify_encoder("encoder") == {
+        "encoder_id": str(encoder_folder),
+        "encoder_revision": None,
+        "encoder_sha256": weights_sha256(encoder_folder),
+    }
+
+
+def test_a_hub_model_is_recorded_by_the_commit_that_came(encoder_folder, tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "5c38ec7"
+    shutil.copytree(encoder_folder, snapshot)
+    asked = []
+
+    def fetch(hub_id, revision, **options):
+        asked.append((hub_id, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    identity = identify_encoder("some/model")
+    assert (identity["encoder_id"], identity["encoder_revision"]) == ("some/model", "5c38ec7")
+    head = LayerwiseAttentionPooling(32, 4)
+    model = SentenceTransformer(modules=[load("some/model")[0], head], device="cpu")
+    options = {"name": "head", "training": {}, "results": {}, "card": ""}
+    load(save_head(model, tmp_path / "head", **identity, **options))
+    assert asked == [("some/model", None), ("some/model", None), ("some/model", "5c38ec7")]
+
+
+def test_a_checkpoint_is_no_encoder(checkpoint, encoder_folder):
+    with pytest.raises(CheckpointError, match=r"with a head\. Train from its encoder") as found:
+        identify_encoder(str(checkpoint))
+    assert f"'{encoder_folder}'" in str(found.value)
 
 
 # --- what a folder may not hold -----------------------------------------------------------------
@@ -1046,7 +1090,11 @@ def test_a_hub_model_with_pickled_weights_only_is_refused(encoder_folder, monkey
 
 @pytest.mark.parametrize("name", [BUNDLED, BUNDLED_ID, "bundled"])
 def test_the_bundled_encoder_has_three_names(name):
-    assert encoder_sha256(name) == encoder.BUNDLED_SHA256
+    assert identify_encoder(name) == {
+        "encoder_id": name,
+        "encoder_revision": None,
+        "encoder_sha256": encoder.BUNDLED_SHA256,
+    }
 
 
 def test_the_bundled_encoder_is_checked(monkeypatch):

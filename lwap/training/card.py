@@ -1,6 +1,8 @@
-"""The model card of a trained head: what it is, what it was trained on, what it scores. Text only."""
+"""The model card of a trained head: what it is, its training, its scores. Knows text only."""
 
 from __future__ import annotations
+
+import json
 
 from lwap import __version__
 from lwap.names import state_names
@@ -27,7 +29,7 @@ def write_card(
         "---",
         "library_name: sentence-transformers",
         "license: mit",
-        f"base_model: {config.encoder}",
+        f"base_model: {json.dumps(config.encoder)}",  # a path may hold what YAML reads otherwise
         "tags: [sentence-transformers, layer-wise-attention-pooling]",
         "---",
         "",
@@ -52,7 +54,8 @@ def write_card(
         f"{config.learning_rate:g}, temperature {config.temperature:g}, hard-negative weight "
         f"{config.hard_negative_weight:g}, weight decay {config.weight_decay:g}, seed "
         f"{config.seed}.",
-        f"- Best step by {result.metric}: {result.best_step} of {int(result.history.steps.iloc[-1])}.",
+        f"- Best step by {result.metric}: {result.best_step} of "
+        f"{int(result.history.steps.iloc[-1])}.",
         f"- LWAP Explorer {__version__}.",
         "",
         "Reproduce (`LWAP_DATA` is the data folder):",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from lwap.bank import Precision
 from lwap.encoder import BUNDLED_ID
 from lwap.errors import ConfigError
 from lwap.pooling import Query, Residual, Scale, check_choice
@@ -54,10 +55,19 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("query", Query), ("scale", Scale), ("residual", Residual)):
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name), type(field.default))
+        for name, choices in (
+            ("query", Query),
+            ("scale", Scale),
+            ("residual", Residual),
+            ("precision", Precision),
+        ):
             check_choice(name, getattr(self, name), choices)
         if self.pooling not in POOLINGS:
-            raise ConfigError(f"pooling is {self.pooling!r}; a head is one of {', '.join(POOLINGS)}.")
+            raise ConfigError(
+                f"pooling is {self.pooling!r}; a head is one of {', '.join(POOLINGS)}."
+            )
         if self.pooling != "lwap":
             defaults = {"query": "all", "scale": "states", "residual": "none", "layer_norm": False}
             changed = [name for name, value in defaults.items() if getattr(self, name) != value]
@@ -87,3 +97,10 @@ class TrainConfig:
             name: str(value) if isinstance(value, str) else value
             for name, value in asdict(self).items()
         }
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    wanted = next(base for base in (bool, int, float, str) if issubclass(kind, base))
+    accepted = (int, float) if wanted is float else wanted
+    if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f"{name} is {value!r}; it must be of type {wanted.__name__}.")

@@ -6,6 +6,7 @@ sentence-transformers' trainer sees an ordinary model whose first module looks s
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,10 +32,16 @@ from lwap.backbone import has_unnormalised_states
 from lwap.bank import LayerBank, Progress, encode_layers, layerwise_transformer
 from lwap.checkpoints import load
 from lwap.errors import ConfigError, InputError, LwapError
-from lwap.evaluation.sts import Difference, Interval, spearman, spearman_difference, spearman_interval
+from lwap.evaluation.sts import (
+    Difference,
+    Interval,
+    spearman,
+    spearman_difference,
+    spearman_interval,
+)
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.scores import cosine
-from lwap.strategy import embed, run_head
+from lwap.strategy import embed, head_chunks, run_head
 from lwap.training.config import TrainConfig
 from lwap.training.objectives import HardNegativeRankingLoss
 
@@ -60,7 +67,7 @@ class BankEncoder(InputModule):
         self.register_buffer("layer_means", torch.from_numpy(bank.mean), persistent=False)
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs) -> dict:
-        """Return the sentences' rows as {"input_ids": (B, 1)}, the name that the trainer looks for."""
+        """Return the sentences' rows as "input_ids" (B, 1), where the trainer looks for them."""
         return {"input_ids": torch.tensor([[self.row_of[text]] for text in inputs])}
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
@@ -127,11 +134,17 @@ def train(
         log: Called with {"step", "steps", "loss", "dev"} at each look at the dev set.
 
     Raises:
-        InputError: If there are too few triplets, or the dev pairs have no scores.
+        InputError: If a column is missing, or the dev pairs have no scores that can be ranked.
         ConfigError: If a batch is larger than the data.
         ModelError: If the encoder cannot be had.
+        LwapError: If the run diverged before anything was learned.
     """
     started = time.perf_counter()
+    _check_columns("triplets", triplets, _COLUMNS)
+    if dev_pairs is not None:
+        _check_columns("dev pairs", dev_pairs, ("sentence1", "sentence2", "score"))
+        # Any ranking will do: this raises if the scores themselves cannot be ranked.
+        spearman(np.arange(len(dev_pairs)), dev_pairs["score"].to_numpy(dtype=float))
     model = load(config.encoder)
     transformer = layerwise_transformer(model)
     if any(isinstance(module, LayerHead) for module in model):
@@ -144,8 +157,6 @@ def train(
         count = max(1, int(len(triplets) * DEV_SHARE))
         shuffled = triplets.sample(frac=1, random_state=config.seed)
         held_out, triplets = shuffled[:count], shuffled[count:].reset_index(drop=True)
-    elif "score" not in dev_pairs:
-        raise InputError("The dev pairs have no column 'score'; give pairs with gold scores.")
     if len(triplets) < config.batch_size:
         raise ConfigError(
             f"batch_size is {config.batch_size}, but there are only {len(triplets)} triplets to "
@@ -169,22 +180,23 @@ def train(
         progress=lambda done, _: advance(done, 0),
     )
     # All summaries: the baselines of the results come from it.
-    dev_bank = encode_layers(
-        model, dev_texts, progress=lambda done, _: advance(done, len(texts))
-    )
+    dev_bank = encode_layers(model, dev_texts, progress=lambda done, _: advance(done, len(texts)))
     encoded = time.perf_counter()
 
     set_seed(config.seed)
     head = _new_head(config, transformer)
     measure = (
-        _spearman_on(dev_bank, dev_pairs)
-        if held_out is None
-        else _accuracy_on(dev_bank, held_out)
+        _spearman_on(dev_bank, dev_pairs) if held_out is None else _accuracy_on(dev_bank, held_out)
     )
     history, best_step = _fit(config, bank, head, triplets, measure, log)
     trained = time.perf_counter()
 
-    result_model = SentenceTransformer(modules=[transformer, head], device=str(transformer.device))
+    result_model = SentenceTransformer(
+        modules=[transformer, head],
+        device=str(transformer.device),
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
+    )
     result_model.lwap_name = config.encoder
     results: dict[str, Any] = {"dev_set": dev_name, "best_step": best_step}
     if held_out is None:
@@ -210,6 +222,15 @@ def train(
 
 
 _COLUMNS = ("sent0", "sent1", "hard_neg")
+
+
+def _check_columns(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise InputError(
+            f"The {name} have no column '{missing[0]}'; they need {', '.join(columns)}, and have "
+            f"{list(frame.columns)}."
+        )
 
 
 def _new_head(config: TrainConfig, transformer) -> LayerHead:
@@ -238,18 +259,19 @@ class _KeepBest(TrainerCallback):
         self.rows: list[dict[str, Any]] = []
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self.losses: list[float] = []
+        self.has_diverged = False
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.look(state)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        if "loss" in (logs or {}):
-            self.losses.append(float(logs["loss"]))
-            if not np.isfinite(self.losses[-1]):
-                control.should_training_stop = True
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step % self.config.eval_steps == 0 or state.global_step == state.max_steps:
+        if "loss" not in logs:  # the summary at the end
+            return
+        self.losses.append(float(logs["loss"]))
+        if not np.isfinite(self.losses[-1]):
+            control.should_training_stop = self.has_diverged = True
+        step = state.global_step
+        if self.has_diverged or step % self.config.eval_steps == 0 or step == state.max_steps:
             self.look(state)
 
     def look(self, state) -> None:
@@ -288,6 +310,7 @@ def _fit(
     model = SentenceTransformer(modules=[BankEncoder(bank), head], device="cpu")
     keeper = _KeepBest(config, head, measure, log)
     disable_progress_bar()
+    steps = config.epochs * (len(triplets) // config.batch_size)
     with tempfile.TemporaryDirectory(prefix="lwap-train-") as scratch:
         trainer = _Trainer(
             model=model,
@@ -296,11 +319,12 @@ def _fit(
                 num_train_epochs=config.epochs,
                 per_device_train_batch_size=config.batch_size,
                 learning_rate=config.learning_rate,
-                warmup_steps=config.warmup,
+                warmup_steps=math.ceil(config.warmup * steps),
                 weight_decay=config.weight_decay,
                 seed=config.seed,
                 dataloader_drop_last=True,
                 logging_steps=1,
+                logging_nan_inf_filter=False,  # it would log the mean of the losses before
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
@@ -313,17 +337,19 @@ def _fit(
                     "negative": triplets["hard_neg"].tolist(),
                 }
             ),
-            loss=HardNegativeRankingLoss(
-                model, config.temperature, config.hard_negative_weight
-            ),
+            loss=HardNegativeRankingLoss(model, config.temperature, config.hard_negative_weight),
             callbacks=[keeper],
         )
         trainer.remove_callback(PrinterCallback)  # `log` reports instead
         trainer.train()
-    if keeper.best is None:
+    has_collapsed = not np.isfinite([row["dev"] for row in keeper.rows[1:]]).any()
+    if keeper.best is None or has_collapsed or (keeper.has_diverged and keeper.best[1] == 0):
+        last = keeper.rows[-1]
         raise LwapError(
-            f"The run diverged at once: no dev score is a number (learning_rate "
-            f"{config.learning_rate}, temperature {config.temperature}). Lower the learning rate."
+            f"The run diverged: at step {last['step']} the loss is {last['loss']:.3g} and the dev "
+            f"score {last['dev']:.3g}, and no step was better than the untrained head "
+            f"(learning_rate {config.learning_rate}, temperature {config.temperature}). Lower the "
+            "learning rate."
         )
     _, best_step, weights = keeper.best
     head.load_state_dict(weights)
@@ -347,7 +373,10 @@ def _spearman_on(bank: LayerBank, pairs: pd.DataFrame) -> Callable[[LayerHead], 
         vectors = run_head(bank, head)
         if not np.isfinite(vectors).all():
             return float("nan")
-        return spearman(cosine(vectors[first], vectors[second]), gold)
+        try:
+            return spearman(cosine(vectors[first], vectors[second]), gold)
+        except InputError:  # the head has collapsed: all cosines are the same
+            return float("nan")
 
     return measure
 
@@ -357,6 +386,8 @@ def _accuracy_on(bank: LayerBank, triplets: pd.DataFrame) -> Callable[[LayerHead
 
     def measure(head: LayerHead) -> float:
         vectors = run_head(bank, head)
+        if not np.isfinite(vectors).all():
+            return float("nan")
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
         candidates = np.concatenate([vectors[rows["sent1"]], vectors[rows["hard_neg"]]])
         best = (vectors[rows["sent0"]] @ candidates.T).argmax(axis=1)
@@ -393,9 +424,12 @@ def _dev_results(
 
 
 def _mean_weights(bank: LayerBank, head: LayerHead) -> np.ndarray:
+    total = np.zeros(head.num_states)
     with torch.inference_mode():
-        attention, _ = head.attend(torch.from_numpy(bank.query), torch.from_numpy(bank.mean))
-    return attention.mean(dim=(0, 1)).numpy()
+        for query, means, _ in head_chunks(bank, next(head.parameters())):
+            attention, _ = head.attend(query, means)
+            total += attention.mean(dim=1).sum(dim=0).double().cpu().numpy()
+    return total / len(bank)
 
 
 def _as_dict(value: Interval | Difference) -> dict[str, float]:

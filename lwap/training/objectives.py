@@ -14,7 +14,8 @@ class HardNegativeRankingLoss(MultipleNegativesRankingLoss):
 
     For a batch of (h_i, h_i⁺, h_i⁻) and τ the temperature:
 
-        l_i = −log( e^{cos(h_i,h_i⁺)/τ} / Σ_j ( e^{cos(h_i,h_j⁺)/τ} + e^{w·1[i=j]} e^{cos(h_i,h_j⁻)/τ} ) )
+        l_i = −log( s(h_i,h_i⁺) / Σ_j ( s(h_i,h_j⁺) + e^{w·1[i=j]} s(h_i,h_j⁻) ) )
+        s(a,b) = e^{cos(a,b)/τ}
 
     w = `hard_negative_weight` is a constant added to the own hard negative's logit. It is not
     sentence-transformers' `hardness_mode`, which adds a multiple of the cosine. w = 0 is

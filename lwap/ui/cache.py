@@ -78,7 +78,7 @@ class _Loaded:
 
 
 def checkpoint_names() -> list[str]:
-    """Return what the model picker offers: checkpoints, best known first, then the plain encoder."""
+    """Return what the model picker offers: checkpoints first, then the plain encoder."""
     from lwap.checkpoints import list_checkpoints
     from lwap.encoder import BUNDLED
 

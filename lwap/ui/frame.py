@@ -32,6 +32,18 @@ def configure() -> None:
     st.logo(str(ASSETS / "logo.svg"), size="large", icon_image=str(ASSETS / "icon.svg"))
 
 
+def navigation():
+    """Declare the pages; return the one that the address asks for."""
+    return st.navigation(
+        {
+            "Explore": [
+                st.Page("pages/layers.py", title="Layers", icon=":material/layers:", default=True),
+                st.Page("pages/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
+            ]
+        }
+    )
+
+
 def sidebar() -> None:
     """Draw the model picker, the model's facts, and the about box."""
     with st.sidebar:
@@ -79,6 +91,12 @@ def theme() -> str:
 
 def header(title: str, question: str, reading: str) -> None:
     """Draw a page's title, the question that it answers, and how to read it (closed)."""
+    if "model" not in st.session_state:
+        # The first request of a fresh server may come for a page's own address; Streamlit then
+        # runs the page's file without app.py, as it did before st.navigation. Say so and go again.
+        configure()
+        navigation()
+        st.rerun()
     st.title(title, anchor=False)
     st.markdown(question)
     with st.expander("How to read this", icon=":material/menu_book:"):

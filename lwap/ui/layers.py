@@ -55,7 +55,7 @@ def difference(explanation: Explanation, model: str, sentences: list[str]) -> No
     if by_model:
         left, right = st.columns(2)
         with left:
-            first = second = widgets.choose_sentence("Sentence", sentences, "sentence")
+            first = second = widgets.choose("Sentence", sentences, "sentence")
         other_name = right.selectbox(
             "Other checkpoint",
             others,
@@ -83,9 +83,9 @@ def difference(explanation: Explanation, model: str, sentences: list[str]) -> No
             return
         left, right = st.columns(2)
         with left:
-            first = widgets.choose_sentence("From", sentences, "from")
+            first = widgets.choose("From", sentences, "from")
         with right:
-            second = widgets.choose_sentence("To", sentences, "to", default=1)
+            second = widgets.choose("To", sentences, "to", default=1)
         other, labels = explanation, (sentences[first], sentences[second])
     widgets.show(
         figures.layer_attention_difference(
@@ -126,7 +126,7 @@ def states_without_attention(model: str, sentences: list[str]) -> None:
         "a checkpoint in the sidebar.",
         icon=":material/info:",
     )
-    row = widgets.choose_sentence("Sentence", sentences, "sentence")
+    row = widgets.choose("Sentence", sentences, "sentence")
     similarity = cache.state_similarity(model, sentences)[row]
     widgets.show(figures.state_similarity(similarity, theme=theme()), "states")
     st.caption(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ MAX_PAIRS = 2000
 SHOWN = 15  # pairs in the overview
 SHOWN_IN_HEATMAP = 60
 _COLUMNS = ["sentence1", "sentence2", "score"]
-_SCALES = ["Percentile", "Rank in this set", "Cosine"]
+_RANK, _PERCENTILE, _COSINE = _SCALES = ["Rank in this set", "Percentile", "Cosine"]
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -158,55 +159,90 @@ def _pairs_from_link(link: str) -> pd.DataFrame:
 # --- what the pairs score -----------------------------------------------------------------------
 
 
-def overview(comparison: Comparison, gold: np.ndarray) -> int:
-    """Draw one row a pair, most disagreement on top; return the pair that is looked at."""
-    has_random = bool(comparison.random_pairs)
-    scales = _SCALES if has_random else _SCALES[1:]
-    if not has_random:
-        st.caption(
-            "Too few sentences for random pairs, so there are no percentiles yet; add more pairs."
-        )
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """The scores of P pairs under K strategies on the scale that the person chose.
+
+    Attributes:
+        values: (P, K).
+        gold: Gold scores on the same scale, (P,); None where there are none or they have no place.
+        title: The scale in words.
+        value_format: How to print a value.
+        order: Pairs by disagreement, most first, (P,).
+    """
+
+    values: np.ndarray
+    gold: np.ndarray | None
+    title: str
+    value_format: str
+    order: np.ndarray
+
+
+def choose_scale(comparison: Comparison, gold: np.ndarray) -> Scaled:
+    """Draw the choice of scale; return the scores on it."""
+    random_pairs = comparison.random_pairs
     scale = st.segmented_control(
         "Scale",
-        scales,
-        default=scales[0],
+        _SCALES,
+        default=_SCALES[0],
         key="scale",
         bind="query-params",
         persist_state="session",
         required=True,
         label_visibility="collapsed",
     )
-    if scale == _SCALES[0]:
-        values, marks = comparison.percentiles, None
-        title = f"percentile among {comparison.random_pairs:,} random pairs of these sentences"
-    elif scale == _SCALES[1]:
-        values, marks = _ranks(comparison.cosines), _ranks(gold[:, None])[:, 0]
-        title = "rank among these pairs (100 = most similar)"
+    if scale == _RANK:
+        values, title, form = (
+            _ranks(comparison.cosines),
+            "rank among these pairs, 100 = most alike",
+            ".0f",
+        )
+        gold = _ranks(gold[:, None])[:, 0]
+        gold = None if np.isnan(gold).all() else gold
+    elif scale == _PERCENTILE and random_pairs:
+        values, gold, form = comparison.percentiles, None, ".1f"
+        title = f"percentile among {random_pairs:,} random pairs of these sentences"
     else:
-        values, marks, title = comparison.cosines, None, "cosine (scales differ by strategy)"
+        values, gold, form, title = (
+            comparison.cosines,
+            None,
+            ".3f",
+            "cosine; scales differ by strategy",
+        )
+        if scale == _PERCENTILE:
+            st.caption("Too few sentences for random pairs, so these are cosines. Add more pairs.")
     order = np.argsort(-np.ptp(values, axis=1), kind="stable")
-    shown = order[:SHOWN]
-    selected = st.session_state.get("pair", 1) - 1
-    selected = int(order[0]) if "pair" not in st.session_state else min(selected, len(order) - 1)
-    event = widgets.show(
+    return Scaled(values, gold, title, form, order)
+
+
+def overview(comparison: Comparison, scaled: Scaled) -> None:
+    """Draw one row a pair, one dot a strategy; a click chooses the pair to look at."""
+    places = [str(place) for place in range(1, len(comparison) + 1)]
+    chosen = st.session_state.get("pair") or st.query_params.get("pair")
+    if chosen not in places:
+        chosen = places[scaled.order[0]]
+        st.session_state["pair"] = chosen
+    selected = int(chosen) - 1
+    shown = scaled.order[:SHOWN]
+    widgets.show(
         figures.pair_scores(
-            values[shown],
+            scaled.values[shown],
             list(comparison.strategies),
             labels(comparison, shown),
-            gold=None if marks is None or np.isnan(marks).all() else marks[shown],
-            x_title=title,
+            gold=None if scaled.gold is None else scaled.gold[shown],
+            x_title=scaled.title,
             selected=list(shown).index(selected) if selected in shown else None,
-            value_format=".3f" if scale == _SCALES[2] else ".0f",
+            value_format=scaled.value_format,
             theme=theme(),
         ),
         "pair-scores",
         on_select=lambda: _select_clicked("pair-scores", shown),
         selection_mode="points",
     )
-    del event
-    if len(order) > SHOWN:
-        st.caption(f"The {SHOWN} of {len(order):,} pairs on which the strategies disagree most.")
-    return selected
+    if len(scaled.order) > SHOWN:
+        st.caption(
+            f"The {SHOWN} of {len(scaled.order):,} pairs on which the strategies disagree most."
+        )
 
 
 def _select_clicked(key: str, shown: np.ndarray) -> None:
@@ -214,7 +250,7 @@ def _select_clicked(key: str, shown: np.ndarray) -> None:
     if points:
         data = points[0]["customdata"]
         row = int(next(iter(data.values())) if isinstance(data, dict) else np.ravel(data)[0])
-        st.session_state["pair"] = int(shown[row]) + 1
+        st.session_state["pair"] = str(shown[row] + 1)
 
 
 def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
@@ -226,9 +262,8 @@ def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
     widgets.show(
         figures.spearman_strip(
             names,
-            [found[name].value for name in names],
-            [found[name].low for name in names],
-            [found[name].high for name in names],
+            *np.array([(found[name].value, found[name].low, found[name].high) for name in names]).T
+            / 100,
             theme=theme(),
         ),
         "spearman",
@@ -239,22 +274,11 @@ def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
     )
 
 
-def one_pair(model: str, comparison: Comparison, selected: int) -> None:
+def one_pair(model: str, comparison: Comparison) -> None:
     """Draw one pair layer by layer, and the weights and knock-out of its sentences."""
     st.subheader("One pair, layer by layer", anchor=False)
-    places = list(range(1, len(comparison) + 1))
     names = labels(comparison, range(len(comparison)))
-    if "pair" not in st.session_state or st.session_state["pair"] not in places:
-        st.session_state["pair"] = selected + 1
-    place = st.selectbox(
-        "Pair",
-        places,
-        format_func=lambda place: f"{place}. {names[place - 1]}",
-        key="pair",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
-    row = place - 1
+    row = widgets.choose("Pair", names, "pair", label_visibility="collapsed")
     left, right = st.columns(2, gap="large")
     with left:
         layers = comparison.layers
@@ -300,31 +324,30 @@ def one_pair(model: str, comparison: Comparison, selected: int) -> None:
         )
 
 
-def all_scores(comparison: Comparison, gold: pd.Series) -> None:
+def all_scores(comparison: Comparison, scaled: Scaled, gold: pd.Series) -> None:
     """Draw pairs × strategies as a heatmap and as a table to download."""
     heatmap, table = st.tabs(["Heatmap", "Table and download"], key="pairs_tab")
-    order = np.argsort(-comparison.disagreement, kind="stable")
     with heatmap:
-        shown = order[:SHOWN_IN_HEATMAP]
-        has_random = bool(comparison.random_pairs)
-        values = comparison.percentiles if has_random else comparison.cosines
+        shown = scaled.order[:SHOWN_IN_HEATMAP]
         widgets.show(
             figures.pair_heatmap(
-                values[shown],
+                scaled.values[shown],
                 list(comparison.strategies),
                 labels(comparison, shown),
-                value_format=".0f" if has_random else ".3f",
-                color_title="percentile" if has_random else "cosine",
+                value_format=scaled.value_format,
+                color_title=scaled.title,
                 theme=theme(),
             ),
             "pair-heatmap",
         )
-        if len(order) > len(shown):
-            st.caption(f"The {len(shown)} of {len(order):,} pairs that strategies disagree on most.")
+        if len(scaled.order) > len(shown):
+            st.caption(
+                f"The {len(shown)} of {len(scaled.order):,} pairs that they disagree on most."
+            )
     with table:
         frame = comparison.to_frame(gold if gold.notna().any() else None)
         st.dataframe(
-            frame.iloc[order],
+            frame.iloc[scaled.order],
             hide_index=True,
             width="stretch",
             column_config={

@@ -12,7 +12,6 @@ import streamlit as st
 
 ASSETS = Path(__file__).parents[2] / "assets"
 LINK_CHARACTERS = 2000  # what a link may carry; browsers and proxies cut longer ones
-OWN = "own"
 
 
 @st.cache_data(show_spinner=False)
@@ -26,10 +25,10 @@ def phenomena() -> list[dict[str, Any]]:
     ]
 
 
-def example(identifier: str | None) -> dict[str, Any]:
-    """Return one example; the first where the id is unknown."""
+def example(title: str | None) -> dict[str, Any]:
+    """Return one example by its title; the first where the title is unknown."""
     found = phenomena()
-    return next((entry for entry in found if entry["id"] == identifier), found[0])
+    return next((entry for entry in found if entry["title"] == title), found[0])
 
 
 def link_values(name: str) -> list[str]:
@@ -38,7 +37,7 @@ def link_values(name: str) -> list[str]:
 
 
 def put_in_link(name: str, values: Sequence[str]) -> bool:
-    """Put values into the link; return False, and leave them out, where they are too long for one."""
+    """Put values into the link; return False, and leave them out, where they are too long."""
     fits = sum(map(len, values)) <= LINK_CHARACTERS
     wanted = list(values) if fits else []
     if st.query_params.get_all(name) != wanted:

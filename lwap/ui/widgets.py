@@ -22,11 +22,9 @@ MAX_SENTENCES = 200
 
 def example_menu(key: str, on_change: Callable[[], None]) -> dict[str, Any]:
     """Draw the menu of examples, bound to the link; return the chosen one."""
-    titles = {entry["id"]: entry["title"] for entry in phenomena()}
     chosen = st.selectbox(
         "Example",
-        list(titles),
-        format_func=titles.get,
+        [entry["title"] for entry in phenomena()],
         key=key,
         bind="query-params",
         persist_state="session",
@@ -133,21 +131,27 @@ def progress(what: str, count: int) -> Iterator[Callable[[int, int], None] | Non
         bar.empty()
 
 
-def choose_sentence(label: str, sentences: list[str], key: str, default: int = 0) -> int:
-    """Draw a menu of sentences, bound to the link by its place; return the chosen row."""
-    places = list(range(1, len(sentences) + 1))
-    if st.session_state.get(key, 1) not in places:
-        del st.session_state[key]  # the sentence was removed
+def choose(label: str, texts: Sequence[str], key: str, default: int = 0, **options: Any) -> int:
+    """Draw a menu of texts; return the chosen row. The link has its place, from 1 on."""
+    places = [str(place) for place in range(1, len(texts) + 1)]
+    if st.session_state.get(key, places[0]) not in places:
+        del st.session_state[key]  # the text was removed
+    elif key not in st.session_state and st.query_params.get(key) in places:
+        # Not bind="query-params": that would put the texts themselves into the link.
+        st.session_state[key] = st.query_params[key]
+    start = min(default, len(places) - 1)
+    if key not in st.session_state:
+        st.session_state[key] = places[start]
     chosen = st.selectbox(
         label,
         places,
-        index=min(default, len(places) - 1),
-        format_func=lambda place: f"{place}. {_brief(sentences[place - 1])}",
+        format_func=lambda place: f"{place}. {_brief(texts[int(place) - 1])}",
         key=key,
-        bind="query-params",
         persist_state="session",
+        **options,
     )
-    return chosen - 1
+    put_in_link(key, [] if chosen == places[start] else [chosen])
+    return int(chosen) - 1
 
 
 def _brief(text: str, limit: int = 80) -> str:

@@ -1,0 +1,365 @@
+"""What people upload: every format as a path and as bytes, and every way that it can be wrong."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lwap import data
+from lwap.data import FORMATS, data_folder, read_pairs, read_sentences, read_triplets
+from lwap.errors import InputError
+
+PAIRS = pd.DataFrame(
+    {
+        "sentence1": ["A cat sat.", 'He said "no, never".', "Zeile 1\nZeile 2"],
+        "sentence2": ["A dog ran.", "naïve, 🙂", "tab\there"],
+        "score": [0.0, 2.5, 5.0],
+        "subset": ["a", "a", "b"],
+    }
+)
+
+
+def written(table: pd.DataFrame, suffix: str) -> bytes:
+    """Return a table as pandas writes it in one of the formats."""
+    if suffix == ".parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer)
+        return buffer.getvalue()
+    if suffix == ".jsonl":
+        return table.to_json(orient="records", lines=True, force_ascii=False).encode()
+    return table.to_csv(index=False, sep="\t" if suffix == ".tsv" else ",").encode()
+
+
+@pytest.fixture(params=["path", "text path", "bytes"])
+def given(request, tmp_path):
+    """Return a function from (content, name) to a reader's arguments, each way of giving a file."""
+
+    def give(content: bytes, name: str) -> tuple:
+        if request.param == "bytes":
+            return content, name
+        file = tmp_path / name
+        file.write_bytes(content)
+        return (file if request.param == "path" else str(file),)
+
+    return give
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_pairs_come_back_as_they_were_written(given, suffix):
+    found = read_pairs(*given(written(PAIRS, suffix), f"pairs{suffix}"))
+    assert found.to_dict("list") == PAIRS.to_dict("list")
+    assert found["score"].dtype == float
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_triplets_come_back_as_they_were_written(given, suffix):
+    table = pd.DataFrame({"sent0": ["a", "b"], "sent1": ["c", "d"], "hard_neg": ["e", "f"]})
+    found = read_triplets(*given(written(table, suffix), f"triplets{suffix.upper()}"))
+    assert found.to_dict("list") == table.to_dict("list")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("column", ["sentence", "text", "Sentence", "TEXT"])
+def test_sentences_of_a_table(given, suffix, column):
+    table = pd.DataFrame({"id": [1, 2, 3], column: ["A cat sat.", "  ", "naïve 🙂"]})
+    found = read_sentences(*given(written(table, suffix), f"sentences{suffix}"))
+    assert found == ["A cat sat.", "naïve 🙂"]
+
+
+@pytest.mark.parametrize("name", ["sentences.txt", "SENTENCES.TXT", "sentences"])
+def test_sentences_one_a_line(given, name):
+    content = "\ufeffA cat sat.\r\n\r\n  naïve 🙂 \nlast\rold Mac".encode()
+    found = read_sentences(*given(content, name))
+    assert found == ["A cat sat.", "naïve 🙂", "last", "old Mac"]
+
+
+def test_a_line_ends_at_its_end_only():
+    """U+2028, a form feed or a next-line character stand inside of sentences from the web."""
+    assert read_sentences("a\u2028b\nc\x0cd\ne\x85f".encode()) == ["a\u2028b", "c\x0cd", "e\x85f"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_looks_like_a_number_or_a_gap_stays_text(suffix):
+    words = ["NA", "007", "1e5", "null", "nan", "None", "True", "2020-01-01", "1,5", "+1", "inf"]
+    table = pd.DataFrame({"sentence1": words, "sentence2": words[::-1]})
+    found = read_pairs(written(table, suffix), f"x{suffix}")
+    assert found.to_dict("list") == table.to_dict("list")
+    table = pd.DataFrame({"sentence": words})
+    assert read_sentences(written(table, suffix), f"x{suffix}") == words
+
+
+def test_columns_of_numbers_become_text():
+    table = pd.DataFrame({"sentence1": [1, 2], "sentence2": [True, False]})
+    found = read_pairs(written(table, ".parquet"), "x.parquet")
+    assert found.to_dict("list") == {"sentence1": ["1", "2"], "sentence2": ["True", "False"]}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(suffix):
+    found = read_pairs(b"\xef\xbb\xbf" + written(PAIRS, suffix), f"x{suffix}")
+    assert found.to_dict("list") == PAIRS.to_dict("list")
+
+
+def test_windows_line_ends_and_blank_lines():
+    content = b"sentence1,sentence2\r\n\r\na,b\r\n\r\nc,d\r\n"
+    assert read_pairs(content, "x.csv").values.tolist() == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("sent1,sent2,label_score", ["sentence1", "sentence2", "score"]),
+        ("text1,text2,similarity", ["sentence1", "sentence2", "score"]),
+        ("gold,sentence2,sentence1", ["sentence1", "sentence2", "score"]),
+        (" Sentence1 , SENTENCE2,Score", ["sentence1", "sentence2", "score"]),
+        ("sentence1,sentence2,Subset", ["sentence1", "sentence2", "subset"]),
+        ("sentence1,sentence2,note", ["sentence1", "sentence2"]),
+    ],
+)
+def test_accepted_names_of_pair_columns(header, expected):
+    found = read_pairs(f"{header}\n1,2,3\n".encode(), "x.csv")
+    assert list(found.columns) == expected
+    cells = dict(zip((name.strip().lower() for name in header.split(",")), "123", strict=True))
+    for column, names in data.PAIR_COLUMNS.items():
+        assert found[column].tolist() == [next(cells[name] for name in names if name in cells)]
+    if "score" in expected:
+        assert found["score"].tolist() == [
+            float(next(cells[n] for n in data.SCORE_COLUMN if n in cells))
+        ]
+
+
+def test_accepted_names_of_triplet_columns():
+    found = read_triplets(b"Negative,anchor,POSITIVE\nn,a,p\n", "x.csv")
+    assert found.to_dict("records") == [{"sent0": "a", "sent1": "p", "hard_neg": "n"}]
+
+
+def test_the_first_accepted_name_wins_wherever_it_stands():
+    found = read_pairs(b"text1,sentence1,sentence2,gold,score\nx,a,b,1,2\n", "x.csv")
+    assert found.to_dict("records") == [{"sentence1": "a", "sentence2": "b", "score": 2.0}]
+    assert read_sentences(b"text,sentence\nx,a\n", "x.csv") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"), [(" 4.5 ", 4.5), ("-1", -1), ("1e-3", 0.001), ("0", 0), ("5.", 5)]
+)
+def test_scores_are_numbers(cell, expected):
+    found = read_pairs(f"sentence1,sentence2,score\na,b,{cell}\n".encode(), "x.csv")
+    assert found["score"].tolist() == [expected]
+
+
+def test_the_bundled_pairs_are_read():
+    found = read_pairs(Path(__file__).parents[1] / "assets/pairs.csv")
+    assert list(found.columns) == ["sentence1", "sentence2", "score", "subset"]
+    assert len(found) == 120
+    assert found["score"].between(0, 5).all()
+
+
+def test_the_home_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "x.txt").write_text("a\n", "utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_sentences("~/x.txt") == ["a"]
+
+
+def test_the_data_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("LWAP_DATA", str(tmp_path))
+    assert data_folder() == tmp_path
+    monkeypatch.delenv("LWAP_DATA")
+    assert data_folder().parts[-2:] == ("shared", "data")
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def table_with(cell: str) -> bytes:
+    return f"sentence1,sentence2,score\na,b,1\nc,d,{cell}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"", r"'x.csv' is empty\."),
+        ("x.csv", b" \n\t\n", r"'x.csv' is empty\."),
+        ("x.parquet", b"", r"'x.parquet' is empty\."),
+        (
+            "x.csv",
+            b"sentence1,sentence2\n",
+            r"has columns \['sentence1', 'sentence2'\] but no rows",
+        ),
+        ("x.jsonl", b"{}\n", "but no rows|has no column"),
+        (
+            "x.csv",
+            b"sentence1,b\na,b\n",
+            r"'x.csv' has no column 'sentence2'; it has \['sentence1', 'b'\]\. "
+            r"Accepted names: sentence2, sent2, text2\.",
+        ),
+        (
+            "x.csv",
+            b"sentence1;sentence2\na;b\n",
+            r"no column 'sentence1'; it has \['sentence1;sentence2'\]\. Accepted names: sentence1,",
+        ),
+        ("x.jsonl", b"[1, 2]\n", "has no column 'sentence1'"),
+        ("x.csv", b"sentence1,sentence2\na,b\nc,\n", "'x.csv', row 2: 'sentence2' is empty. Fill"),
+        ("x.csv", b"sentence1,sentence2\na,b\nc\n", "row 2: 'sentence2' is empty"),
+        ("x.csv", b"sentence1,sentence2\n ,b\n", "row 1: 'sentence1' is empty"),
+        ("x.csv", b"text1,sent2\na,\n", "row 1: 'sent2' is empty"),
+        ("x.jsonl", b'{"sentence1": "a", "sentence2": null}\n', "row 1: 'sentence2' is empty"),
+        (
+            "x.jsonl",
+            b'{"sentence1": "a", "sentence2": "b"}\n{"sentence1": "c"}\n',
+            "row 2: 'sentence2' is empty",
+        ),
+        ("x.csv", table_with("high"), "'x.csv', row 2: 'score' is 'high'; scores are numbers. Fix"),
+        ("x.csv", table_with(""), "row 2: 'score' is ''; scores are numbers"),
+        ("x.csv", table_with("nan"), "row 2: 'score' is 'nan'; scores are numbers"),
+        ("x.csv", table_with("inf"), "row 2: 'score' is 'inf'; scores are numbers"),
+        ("x.csv", table_with("-1e999"), "row 2: 'score' is '-1e999'; scores are numbers"),
+        ("x.csv", table_with('"4,5"'), "row 2: 'score' is '4,5'; scores are numbers"),
+        ("x.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": null}', "'score' is ''"),
+        (
+            "x.csv",
+            "sentence1,sentence2\nä,b\n".encode("latin-1"),
+            "byte 20 is 0xe4.*Save it as UTF-8",
+        ),
+        ("x.csv", "sentence1,sentence2\na,b\n".encode("utf-16"), "'x.csv' is not UTF-8 text"),
+        ("x.jsonl", b'{"sentence1": "a"\n', "'x.jsonl' is not a readable .jsonl file: "),
+        ("x.jsonl", b"sentence1,sentence2\na,b\n", "is not a readable .jsonl file"),
+        (
+            "x.csv",
+            b'sentence1,sentence2\n"a,b\n',
+            "is not a readable .csv file: .*EOF inside string",
+        ),
+        ("x.csv", b"sentence1,sentence2\na,b\nc,d,e\n", "not a readable .csv file.*line 3, saw 3"),
+        ("x.csv", b"sentence1,sentence2\na,b,c\n", "rows have more cells than there are column"),
+        ("x.csv", b"sentence1,sentence1 ,sentence2\na,b,c\n", "has two columns 'sentence1'"),
+        ("x.parquet", b"PAR1 but no more", "'x.parquet' is not a readable .parquet file: "),
+        ("x.parquet", b"a,b\n1,2\n", "is not a readable .parquet file: "),
+        (
+            "x.xlsx",
+            b"PK",
+            r"'x.xlsx' ends in '.xlsx'; tables are read from .csv, .tsv, .jsonl, .pa",
+        ),
+        ("x.txt", b"a\tb\n", "'x.txt' ends in '.txt'; tables are read from"),
+        ("x", b"a,b\n", "'x' ends in 'nothing'; tables are read from"),
+    ],
+)
+def test_refuses_a_file_of_pairs(given, name, content, message):
+    with pytest.raises(InputError, match=message):
+        read_pairs(*given(content, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", b"", r"'x.txt' is empty\."),
+        (
+            "x.txt",
+            b"\xef\xbb\xbf\n",
+            "'x.txt' holds no sentences. Put one a line, or a column 'sente",
+        ),
+        ("x.csv", b"sentence,id\n,1\n", "'x.csv' holds no sentences"),
+        ("x.csv", b"a,b\nx,y\n", "no column 'sentence'; .* Accepted names: sentence, text"),
+        ("x.txt", b"caf\xe9\n", "byte 3 is 0xe9"),
+        ("x.md", b"a\n", "'x.md' ends in '.md'; tables are read from"),
+    ],
+)
+def test_refuses_a_file_of_sentences(given, name, content, message):
+    with pytest.raises(InputError, match=message):
+        read_sentences(*given(content, name))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sent0,sent1\na,b\n", "no column 'hard_neg'; .* Accepted names: hard_neg, negative"),
+        (b"anchor,positive,negative\na,b,c\na,b,\n", "row 2: 'negative' is empty"),
+    ],
+)
+def test_refuses_a_file_of_triplets(given, content, message):
+    with pytest.raises(InputError, match=message):
+        read_triplets(*given(content, "x.csv"))
+
+
+@pytest.mark.parametrize("content", [PAIRS.to_parquet()[:-5], PAIRS.to_parquet()[:100]])
+def test_refuses_a_truncated_parquet_file(content):
+    with pytest.raises(InputError, match=r"'x\.parquet' is not a readable \.parquet"):
+        read_pairs(content, "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [(["a", "b"], "list|ndarray"), (["a"], "list|ndarray"), (b"a", "bytes"), ({"a": 1}, "dict")],
+)
+@pytest.mark.parametrize("column", ["sentence1", "score"])
+def test_refuses_cells_that_are_no_text(cell, kind, column):
+    table = pd.DataFrame({"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]}).astype(object)
+    table[column] = [cell]
+    message = rf"row 1: '{column}' is ({kind}), not text\. Write one text in each cell"
+    with pytest.raises(InputError, match=message):
+        read_pairs(table.to_parquet(), "x.parquet")
+    if not isinstance(cell, bytes):
+        with pytest.raises(InputError, match=message):
+            read_pairs(json.dumps(table.to_dict("records")[0]).encode(), "x.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
+@pytest.mark.parametrize("read", [read_pairs, read_triplets, read_sentences])
+def test_noise_is_refused_and_nothing_else_is_raised(read, suffix):
+    import random
+
+    noise = random.Random(0).randbytes(500)
+    for content in (noise, b"\0" * 50, noise[:7], b'"', b",,,\n,,,\n", b"{" * 200):
+        try:
+            read(content, f"x{suffix}")
+        except InputError as error:
+            assert "x" + suffix in str(error)
+
+
+def test_refuses_a_file_over_the_limit(given, monkeypatch):
+    monkeypatch.setattr(data, "MAX_MEGABYTES", 1)
+    row = b"a,b\n"
+    content = b"sentence1,sentence2\n" + row * 250_000
+    with pytest.raises(InputError, match=r"'x\.csv' has 1 MB; the limit is 1 MB\. Split"):
+        read_pairs(*given(content, "x.csv"))
+    assert len(read_pairs(*given(content[:1_000_000], "x.csv"))) > 200_000
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path, monkeypatch):
+    file = tmp_path / "x.csv"
+    with file.open("wb") as stream:
+        stream.truncate(data.MAX_MEGABYTES * 1_000_000 + 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("the file was read"))
+    with pytest.raises(InputError, match="the limit is 200 MB"):
+        read_pairs(file)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "", "~nobody-here/x.csv", "a\0b.csv", "x" * 5000])
+def test_refuses_a_file_that_is_not_there(name):
+    with pytest.raises(InputError, match=r"There is no file '.*'\. Check the path\."):
+        read_pairs(name)
+
+
+def test_refuses_a_folder(tmp_path):
+    with pytest.raises(InputError, match="There is no file"):
+        read_sentences(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
+    (tmp_path / "x.csv").write_bytes(b"sentence1,sentence2\na,b\n")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match=r"'x\.csv' cannot be read: Permission"):
+        read_pairs(tmp_path / "x.csv")
+
+
+def test_bytes_without_a_name_are_lines():
+    assert read_sentences(b"a\nb\n") == ["a", "b"]
+    with pytest.raises(InputError, match="'upload' ends in 'nothing'"):
+        read_pairs(b"sentence1,sentence2\na,b\n")
