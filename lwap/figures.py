@@ -1031,7 +1031,8 @@ def _add_state_bars(
     """
     sign = "+" if signed else ""
     known = np.abs(values[np.isfinite(values)])
-    is_tiny = 0 < known.max(initial=0) < 5 * 10.0**-decimals  # else every number would print as 0.000
+    # Where every number would print as 0.000, print its size.
+    is_tiny = 0 < known.max(initial=0) < 5 * 10.0**-decimals
     precision = "%{y:" + sign + (".2e}" if is_tiny else ".3f}")
     if is_tiny:
         texts = [_scientific(value, signed) for value in values]

@@ -23,12 +23,16 @@ model = frame.model_name()
 with frame.messages():
     table = pairs.pair_table("example", "p")
     facts = cache.facts(model)
-    strategies = widgets.strategy_menu("strategies", facts)
+    left, right = st.columns([2, 3], vertical_alignment="center")
+    with left:
+        scale = pairs.scale_menu()
+    with right, st.expander("Strategies"):
+        strategies = widgets.strategy_menu("strategies", facts)
     texts = list(zip(table["sentence1"], table["sentence2"], strict=True))
     with widgets.progress("Sentences encoded", 2 * len(texts)) as progress:
         comparison = cache.compare(model, texts, strategies, progress)
     widgets.say_truncated(comparison.is_truncated, facts.max_tokens, "Pair")
-    scaled = pairs.choose_scale(comparison, table["score"].to_numpy(dtype=float))
+    scaled = pairs.on_scale(scale, comparison, table["score"].to_numpy(dtype=float))
     if table["score"].notna().any():
         left, right = st.columns([3, 2], gap="large")
         with right:

@@ -989,7 +989,8 @@ def test_an_unknown_id_offline_is_an_error_at_once():
 @pytest.mark.parametrize(
     "name", ["a/b/c", "no such model", "x" * 500, "-x/y", "a\0b", "../x", "a..b"]
 )
-def test_a_malformed_id_is_an_error(name):
+def test_a_malformed_id_is_an_error(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="neither a folder here nor a well-formed hub id"):
         load(name)
 

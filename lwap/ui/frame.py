@@ -30,6 +30,8 @@ def configure() -> None:
         page_title="LWAP Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide"
     )
     st.logo(str(ASSETS / "logo.svg"), size="large", icon_image=str(ASSETS / "icon.svg"))
+    # Streamlit leaves 6rem above the title; the picture is what people come for.
+    st.html("<style>.stMainBlockContainer { padding-top: 3.25rem; }</style>")
 
 
 def navigation():
@@ -97,9 +99,11 @@ def header(title: str, question: str, reading: str) -> None:
         configure()
         navigation()
         st.rerun()
-    st.title(title, anchor=False)
-    st.markdown(question)
-    with st.expander("How to read this", icon=":material/menu_book:"):
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    with left:
+        st.title(title, anchor=False)
+        st.markdown(question)
+    with right, st.popover("How to read this", icon=":material/menu_book:", width="stretch"):
         st.markdown(reading)
 
 

@@ -14,9 +14,9 @@ from scipy.stats import rankdata
 
 from lwap import figures
 from lwap.data import FORMATS, MAX_MEGABYTES, read_pairs
-from lwap.errors import InputError
+from lwap.errors import InputError, LwapError
 from lwap.ui import cache, widgets
-from lwap.ui.frame import messages, theme
+from lwap.ui.frame import escape, theme
 from lwap.ui.state import example, link_values, put_in_link
 
 if TYPE_CHECKING:
@@ -41,39 +41,40 @@ def pair_table(menu_key: str, link: str) -> pd.DataFrame:
     Raises:
         InputError: If there is no complete pair, more than the limit, or the file is wrong.
     """
-    left, right = st.columns([2, 3], vertical_alignment="top", gap="large")
+    left, right = st.columns([1, 2], gap="large")
     with left:
         chosen = widgets.example_menu(
             menu_key, lambda: _set_pairs(example(st.session_state[menu_key])["pairs"])
         )
         note = st.empty()
-    with right:
         uploaded = st.file_uploader(
-            f"Or a file of yours: {', '.join(FORMATS)} with sentence1, sentence2[, score]",
+            "Or a file of yours",
+            help=f"{', '.join(FORMATS)} with the columns sentence1, sentence2 and, if you have "
+            f"gold scores, score; up to {MAX_PAIRS:,} pairs.",
             # No type filter: the reader's message says what is accepted, and why.
             key="pairs_upload",
             max_upload_size=MAX_MEGABYTES,
         )
-    if uploaded is not None and st.session_state.get("pairs_upload_id") != uploaded.file_id:
-        table = read_pairs(uploaded.getvalue(), uploaded.name)
-        check_pair_count(len(table), uploaded.name)
-        _set_pairs(table)
-        st.session_state["pairs_upload_id"] = uploaded.file_id
+        if uploaded is not None:
+            _read_upload(uploaded)
     if "pairs" not in st.session_state:
         _set_pairs(_pairs_from_link(link) if link_values(link) else chosen["pairs"])
+    elif _is_unedited_example() and st.session_state["pairs_example"] != chosen["title"]:
+        _set_pairs(chosen["pairs"])  # another one was chosen on another page
+    st.session_state["pairs_example"] = chosen["title"]
     editor_key = f"pairs_editor_{st.session_state['pairs_version']}"
     if editor_key not in st.session_state:  # first time, or back from another page
         st.session_state["pairs_base"] = st.session_state["pairs"]
-    edited = st.data_editor(
+    edited = right.data_editor(
         st.session_state["pairs_base"],
         key=editor_key,
         num_rows="dynamic",
         hide_index=True,
-        height=215,
+        height=355,
         width="stretch",
         column_config={
-            "sentence1": st.column_config.TextColumn("Sentence 1", width="large"),
-            "sentence2": st.column_config.TextColumn("Sentence 2", width="large"),
+            "sentence1": st.column_config.TextColumn("Sentence 1"),
+            "sentence2": st.column_config.TextColumn("Sentence 2"),
             "score": st.column_config.NumberColumn(
                 "Score", help="Gold similarity, if you have it; any scale.", width="small"
             ),
@@ -87,6 +88,26 @@ def pair_table(menu_key: str, link: str) -> pd.DataFrame:
     elif not put_in_link(link, _link_of(pairs)):
         note.caption("This table is too long for a link; the link keeps the rest of the view.")
     return pairs
+
+
+def _read_upload(uploaded) -> None:
+    """Put an uploaded file into the table, once; where it is wrong, say why and keep the table."""
+    if st.session_state.get("pairs_upload_id") != uploaded.file_id:
+        st.session_state["pairs_upload_id"] = uploaded.file_id
+        st.session_state["pairs_upload_error"] = ""
+        try:
+            table = read_pairs(uploaded.getvalue(), uploaded.name)
+            check_pair_count(len(table), uploaded.name)
+            _set_pairs(table)
+        except LwapError as error:
+            st.session_state["pairs_upload_error"] = str(error)
+    if message := st.session_state["pairs_upload_error"]:
+        st.error(f"{escape(message)} The table below is unchanged.", icon=":material/error:")
+
+
+def _is_unedited_example() -> bool:
+    shown = example(st.session_state.get("pairs_example"))["pairs"]
+    return st.session_state["pairs"].equals(_as_pairs(shown))
 
 
 def check_pair_count(count: int, source: str) -> None:
@@ -178,10 +199,9 @@ class Scaled:
     order: np.ndarray
 
 
-def choose_scale(comparison: Comparison, gold: np.ndarray) -> Scaled:
-    """Draw the choice of scale; return the scores on it."""
-    random_pairs = comparison.random_pairs
-    scale = st.segmented_control(
+def scale_menu() -> str:
+    """Draw the choice of scale; return it."""
+    return st.segmented_control(
         "Scale",
         _SCALES,
         default=_SCALES[0],
@@ -191,6 +211,11 @@ def choose_scale(comparison: Comparison, gold: np.ndarray) -> Scaled:
         required=True,
         label_visibility="collapsed",
     )
+
+
+def on_scale(scale: str, comparison: Comparison, gold: np.ndarray) -> Scaled:
+    """Return the scores, and the gold scores where they have a place, on a scale."""
+    random_pairs = comparison.random_pairs
     if scale == _RANK:
         values, title, form = (
             _ranks(comparison.cosines),
@@ -256,8 +281,11 @@ def _select_clicked(key: str, shown: np.ndarray) -> None:
 def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
     """Draw Spearman with the gold scores per strategy, with intervals."""
     rows = np.flatnonzero(gold.notna())
-    with messages():
+    try:
         found = cache.spearman(model, comparison, rows.tolist(), gold.iloc[rows].tolist())
+    except LwapError as error:  # the cosines are still worth seeing
+        st.warning(escape(str(error)), icon=":material/warning:")
+        return
     names = list(found)
     widgets.show(
         figures.spearman_strip(

@@ -41,16 +41,24 @@ def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
         InputError: If there are none, or more than the limit.
     """
 
+    def text_of(entry: dict[str, Any]) -> str:
+        return "\n".join(entry["sentences"])
+
     def fill() -> None:
-        st.session_state[key] = "\n".join(example(st.session_state[menu_key])["sentences"])
+        st.session_state[key] = text_of(example(st.session_state[menu_key]))
 
     chosen = example_menu(menu_key, fill)
+    filled_with = st.session_state.get(f"{key}_example")
     if key not in st.session_state:
-        st.session_state[key] = "\n".join(link_values(link) or chosen["sentences"])
+        st.session_state[key] = "\n".join(link_values(link)) or text_of(chosen)
+    elif filled_with != chosen["title"] and st.session_state[key] == text_of(example(filled_with)):
+        fill()  # another one was chosen on another page, and this one was not edited
+    st.session_state[f"{key}_example"] = chosen["title"]
     text = st.text_area(
         "Sentences, one a line", key=key, height=230, persist_state="session", width="stretch"
     )
-    sentences = [line.strip() for line in text.splitlines() if line.strip()]
+    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
+    sentences = [line.strip() for line in text.split("\n") if line.strip()]
     is_example = sentences == chosen["sentences"]
     if is_example:
         st.caption(f"**What to look for.** {chosen['look_for']}")
@@ -84,13 +92,20 @@ def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
     Raises:
         InputError: If none is chosen.
     """
-    kept = [name for name in st.session_state.get(key, []) if name in facts.strategies]
-    if key in st.session_state and kept != st.session_state[key]:  # another model has others
-        st.session_state[key] = kept or list(facts.default_strategies)
+    default = list(facts.default_strategies)
+    if key in st.session_state:  # another model may have other ones
+        chosen = st.session_state[key]
+        was_default = chosen == st.session_state.get(f"{key}_default")
+        kept = [name for name in chosen if name in facts.strategies]
+        if was_default and chosen != default:
+            st.session_state[key] = default
+        elif chosen and kept != chosen:
+            st.session_state[key] = kept or default
+    st.session_state[f"{key}_default"] = default
     chosen = st.multiselect(
         "Strategies",
         facts.strategies,
-        default=facts.default_strategies,
+        default=default,
         key=key,
         bind="query-params",
         persist_state="session",

@@ -1,0 +1,137 @@
+"""Pages driven by AppTest on tiny checkpoints: a folder of them takes the shipped ones' place."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+import torch
+from sentence_transformers import SentenceTransformer
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest, app_test
+from streamlit.testing.v1.element_tree import Selectbox
+from tests.pages.driving import PAGES
+
+import lwap
+from lwap.checkpoints import save_head
+from lwap.encoder import weights_sha256
+from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
+
+RESULTS = {
+    "dev_set": "a made-up dev set",
+    "dev_spearman": {"lwap": {"value": 71.25, "low": 70.5, "high": 72.0}},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tiny_encoder_folder, tmp_path_factory) -> Path:
+    """Checkpoints on the tiny BERT (D = 32, S = 4, 64 tokens): random heads. Do not change them.
+
+    alpha and beta differ in their weights alone; last has one query; mix is a scalar mix.
+    """
+    folder = tmp_path_factory.mktemp("checkpoints")
+    dimension, states = 32, 4
+    heads = {
+        "alpha": LayerwiseAttentionPooling(dimension, states),
+        "beta": LayerwiseAttentionPooling(dimension, states),
+        "last": LayerwiseAttentionPooling(dimension, states, query="last"),
+        "mix": ScalarMix(dimension, states),
+    }
+    for seed, (name, head) in enumerate(heads.items()):
+        save_tiny(folder / name, head, tiny_encoder_folder, seed)
+    return folder
+
+
+def save_tiny(folder: Path, head: LayerHead, encoder: Path, seed: int = 0) -> Path:
+    """Save a checkpoint of a head with random weights on a tiny encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for parameter in head.parameters():  # wide, so that the attention is far from even
+            torch.nn.init.normal_(parameter, std=0.3)
+    transformer = lwap.load(str(encoder), device="cpu")[0]
+    return save_head(
+        SentenceTransformer(modules=[transformer, head], device="cpu"),
+        folder,
+        name=folder.name,
+        encoder_id=str(encoder),
+        encoder_sha256=weights_sha256(encoder),
+        training={"data": "ten made-up triplets"},
+        results=RESULTS,
+        card="A tiny checkpoint of the tests.\n",
+    )
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path, tiny_encoder_folder) -> Callable[[str], Path]:
+    """Return a function that saves a checkpoint of its own, to be damaged."""
+
+    def make(name: str) -> Path:
+        head = LayerwiseAttentionPooling(32, 4)
+        return save_tiny(tmp_path / name, head, tiny_encoder_folder)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def streamlit_as_in_a_server(monkeypatch) -> None:
+    """Mend what AppTest 1.67 does otherwise than a server and a browser.
+
+    It makes every run the first one of a fresh server, which takes the folder pages/ for an app
+    without st.navigation; and it cannot type a text that a selectbox does not list.
+    """
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", False)
+    monkeypatch.setattr(app_test, "PagesManager", type("Running", (PagesManager,), {}))
+
+    def widget_state(box: Selectbox) -> WidgetState:
+        return WidgetState(id=box.id, string_value=box.format_func(box.value))
+
+    monkeypatch.setattr(Selectbox, "_widget_state", property(widget_state))
+
+
+@pytest.fixture
+def open_page(tiny_checkpoints, monkeypatch) -> Callable[..., AppTest]:
+    """Return a function that opens a page in a session of its own.
+
+    `open_page("pairs", scale="Cosine", p=[…])`: by keyword, what the link says. `shipped=True`
+    opens it with the shipped checkpoints, `theme="dark"` in a dark browser.
+    """
+
+    def open_page(
+        page: str = "layers", *, shipped: bool = False, theme: str = "light", **link
+    ) -> AppTest:
+        folder = ROOT / "checkpoints" if shipped else tiny_checkpoints
+        monkeypatch.setenv("LWAP_CHECKPOINTS", str(folder))
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS)
+        app.context["theme"] = theme
+        app.query_params.update(link)
+        app.run()
+        return app if page == "layers" else app.switch_page(PAGES[page]).run()
+
+    return open_page
+
+
+class Downloads(dict):
+    """What the download buttons of the latest run hold, by file name."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(io.StringIO(self[name]))
+
+
+@pytest.fixture
+def downloads(monkeypatch) -> Downloads:
+    """What the pages hand to their download buttons."""
+    found = Downloads()
+    button = st.download_button
+
+    def spy(label, data, file_name, *arguments, **options):
+        found[file_name] = data
+        return button(label, data, file_name, *arguments, **options)
+
+    monkeypatch.setattr(st, "download_button", spy)
+    return found
