@@ -165,7 +165,7 @@ def _link_of(pairs: pd.DataFrame) -> list[str]:
 def _pairs_from_link(link: str) -> pd.DataFrame:
     rows = []
     for value in link_values(link):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(value)
             if isinstance(row, list) and len(row) == len(_COLUMNS):
                 rows.append(row)
@@ -216,7 +216,7 @@ def scale_menu() -> str:
 def on_scale(scale: str, comparison: Comparison, gold: np.ndarray) -> Scaled:
     """Return the scores, and the gold scores where they have a place, on a scale."""
     random_pairs = comparison.random_pairs
-    if scale == _RANK:
+    if scale == _RANK and len(comparison) > 1:
         values, title, form = (
             _ranks(comparison.cosines),
             "rank among these pairs, 100 = most alike",
@@ -236,6 +236,8 @@ def on_scale(scale: str, comparison: Comparison, gold: np.ndarray) -> Scaled:
         )
         if scale == _PERCENTILE:
             st.caption("Too few sentences for random pairs, so these are cosines. Add more pairs.")
+        elif scale == _RANK:
+            st.caption("One pair alone has no rank, so these are cosines. Add more pairs.")
     order = np.argsort(-np.ptp(values, axis=1), kind="stable")
     return Scaled(values, gold, title, form, order)
 
