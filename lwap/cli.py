@@ -18,6 +18,7 @@ from typing import Any
 from lwap.errors import InputError, LwapError
 
 DEFAULT_MODEL = "lwap-minilm-residual"
+PAPER_MODEL = "lwap-minilm-paper"
 
 _DESCRIPTION = """\
 See, test and train poolings over all layers of a sentence encoder.
@@ -511,7 +512,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("sentences", nargs="*", help="sentences, quoted")
     explain.add_argument("--file", help="read the sentences from a file")
-    _model_options(explain, strategies=None)
+    # The paper's head: the residual one leans on the last mean, so its knock-outs are tiny.
+    _model_options(explain, strategies=None, model=PAPER_MODEL)
 
     _add_train(add)
 
@@ -550,10 +552,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_options(command: argparse.ArgumentParser, strategies: str | None) -> None:
-    command.add_argument(
-        "--model", "-m", default=DEFAULT_MODEL, help=f"model (default {DEFAULT_MODEL})"
-    )
+def _model_options(
+    command: argparse.ArgumentParser, strategies: str | None, model: str = DEFAULT_MODEL
+) -> None:
+    command.add_argument("--model", "-m", default=model, help=f"model (default {model})")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
     if strategies is not None:
         command.add_argument("--strategies", nargs="+", metavar="NAME", help=strategies)

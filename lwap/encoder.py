@@ -94,6 +94,9 @@ class LayerwiseTransformer(Transformer):
     def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
         super().__init__(model_name_or_path, **kwargs)
         self._install_hooks()
+        # As the bank pads: padding on the left would shift absolute positions, so that a
+        # sentence's vector depended on its batch.
+        self.tokenizer.padding_side = "right"
 
     def _load_model(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> PreTrainedModel:
         """Load the weights, all of them.

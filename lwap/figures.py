@@ -1083,7 +1083,8 @@ def _add_uniform_line(figure: go.Figure, uniform: float, palette: _Palette) -> N
         yref="y",
         y0=uniform,
         y1=uniform,
-        line=dict(color=palette.text, width=1.2, dash="dot"),
+        line=dict(color=palette.muted, width=1, dash="dot"),
+        opacity=0.7,  # numbers of bars that end near it stay readable
         layer="below",
         name="uniform",
     )

@@ -68,7 +68,7 @@ _FIXED: dict[str, tuple[StrategyInfo, Callable[[LayerBank], np.ndarray]]] = {
                 "first_last_mean",
                 "average of the token means of states 1 and L",
                 (Summary.MEAN,),
-                "BERT-flow, SimCSE",
+                "BERT-whitening, SimCSE",
             ),
             lambda bank: (bank.mean[:, 1] + bank.mean[:, -1]) / 2,
         ),
@@ -92,7 +92,10 @@ _FIXED: dict[str, tuple[StrategyInfo, Callable[[LayerBank], np.ndarray]]] = {
         ),
         (
             _info(
-                "all_mean", "average of the token means of all states", (Summary.MEAN,), "BERTScore"
+                "all_mean",
+                "average of the token means of all states",
+                (Summary.MEAN,),
+                "WhiteningBERT",
             ),
             lambda bank: bank.mean.mean(axis=1),
         ),
@@ -159,7 +162,8 @@ def own_strategy(model) -> str:
     for module in model:
         mode = getattr(module, "pooling_mode", None)
         if mode is not None:
-            return {"lasttoken": "last_token"}.get(mode, mode) if isinstance(mode, str) else "mean"
+            name = {"lasttoken": "last_token"}.get(mode, mode) if isinstance(mode, str) else "mean"
+            return name if name in _FIXED else "mean"
     return "mean"
 
 

@@ -7,6 +7,7 @@ a mix-up of layers, tokens or sentences to show.
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; tiny encoders lose by threads
 
 import json
 import re

@@ -125,6 +125,9 @@ def _results(results: dict, pooling: str, dev_sha256: str) -> list[str]:
         "The interval spans zero: on this set the two cannot be told apart."
         if difference["low"] <= 0 <= difference["high"]
         else "The interval excludes zero."
+    ) + (
+        " Step and settings were chosen on these pairs, so a gain here is no evidence of one "
+        "elsewhere."
     )
     lines += [
         "",

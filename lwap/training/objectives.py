@@ -26,7 +26,7 @@ class HardNegativeRankingLoss(MultipleNegativesRankingLoss):
         temperature: τ > 0.
         hard_negative_weight: w.
 
-    Source: Gao et al. 2021 (SimCSE), equation 5 and section 4.2 of the released code.
+    Source: Gao et al. 2021 (SimCSE), equation 5; the weight is an option of its released code.
     """
 
     def __init__(

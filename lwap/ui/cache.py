@@ -82,9 +82,7 @@ def checkpoint_names() -> list[str]:
     from lwap.checkpoints import list_checkpoints
     from lwap.encoder import BUNDLED
 
-    names = [info.name for info in list_checkpoints()]
-    names.sort(key=lambda name: name != "lwap-minilm-residual")
-    return [*names, BUNDLED]
+    return [*(info.name for info in list_checkpoints()), BUNDLED]
 
 
 def facts(name: str) -> ModelFacts:

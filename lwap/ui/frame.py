@@ -73,10 +73,10 @@ def _draw_facts(place, name: str) -> None:
             place.caption("Not loaded; see the message on the page.")
             return
     lines = [
-        f"**Encoder** {facts.encoder}, {facts.num_states} states of {facts.dimension}",
-        f"**Pooling** {facts.pooling}",
-        f"**Trained on** {facts.trained_on}",
-        f"**Dev score** {facts.dev_score or 'none recorded'}",
+        f"**Encoder** {escape(facts.encoder)}, {facts.num_states} states of {facts.dimension}",
+        f"**Pooling** {escape(facts.pooling)}",
+        f"**Trained on** {escape(facts.trained_on)}",
+        f"**Dev score** {escape(facts.dev_score) or 'none recorded'}",
     ]
     place.caption("  \n".join(lines))
 

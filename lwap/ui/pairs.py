@@ -73,8 +73,8 @@ def pair_table(menu_key: str, link: str) -> pd.DataFrame:
         height=355,
         width="stretch",
         column_config={
-            "sentence1": st.column_config.TextColumn("Sentence 1"),
-            "sentence2": st.column_config.TextColumn("Sentence 2"),
+            "sentence1": st.column_config.TextColumn("Sentence 1", width=235),
+            "sentence2": st.column_config.TextColumn("Sentence 2", width=235),
             "score": st.column_config.NumberColumn(
                 "Score", help="Gold similarity, if you have it; any scale.", width="small"
             ),

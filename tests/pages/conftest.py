@@ -13,15 +13,12 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
 from streamlit.testing.v1.element_tree import Selectbox
-from tests.pages.driving import PAGES
 
 import lwap
 from lwap.checkpoints import save_head
 from lwap.encoder import weights_sha256
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
-
-ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
+from tests.pages.driving import PAGES, ROOT, SECONDS
 
 RESULTS = {
     "dev_set": "a made-up dev set",
@@ -68,12 +65,12 @@ def save_tiny(folder: Path, head: LayerHead, encoder: Path, seed: int = 0) -> Pa
 
 
 @pytest.fixture
-def make_checkpoint(tmp_path, tiny_encoder_folder) -> Callable[[str], Path]:
-    """Return a function that saves a checkpoint of its own, to be damaged."""
+def make_checkpoint(tmp_path, tiny_encoder_folder) -> Callable[..., Path]:
+    """Return a function that saves a checkpoint of the test's own, to be damaged or replaced."""
 
-    def make(name: str) -> Path:
+    def make(name: str, seed: int = 0) -> Path:
         head = LayerwiseAttentionPooling(32, 4)
-        return save_tiny(tmp_path / name, head, tiny_encoder_folder)
+        return save_tiny(tmp_path / name, head, tiny_encoder_folder, seed)
 
     return make
 

@@ -7,10 +7,13 @@ which is sent here just as a browser sends it, so that callbacks run.
 import base64
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
 PAGES = {"layers": "pages/layers.py", "pairs": "pages/pairs.py"}
 
 

@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.pages.driving import figures, shown, texts_in, trace
 
 import lwap
 from lwap.encoder import file_sha256
 from lwap.ui import widgets
+from tests.pages.driving import figures, shown, texts_in, trace
 
 TYPED = ["A heron waits in the reeds.", "The heron has flown away.", "Nobody saw the heron."]
 VIEWS = ["One sentence", "Side by side", "Difference"]
@@ -312,9 +312,7 @@ def test_fewer_sentences_than_before_reset_the_choice(open_page):
 
 
 def test_a_link_brings_sentences_view_and_choice(open_page):
-    app = open_page(
-        "layers", s=TYPED, view="Difference", model="beta", **{"from": "3", "to": "2"}
-    )
+    app = open_page("layers", s=TYPED, view="Difference", model="beta", **{"from": "3", "to": "2"})
     assert_is_whole(app)
     assert app.text_area(key="layers_text").value.splitlines() == TYPED
     assert app.session_state["model"] == "beta"

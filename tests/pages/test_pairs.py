@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tests.pages.driving import click, edit, figures, shown, texts_in, trace
 
 import lwap
 from lwap.evaluation.sts import spearman
 from lwap.ui import pairs as ui_pairs
+from tests.pages.driving import click, edit, figures, shown, texts_in, trace
 
 PAIRS = [
     ["A heron waits.", "A heron is waiting.", 5.0],

@@ -1,0 +1,282 @@
+"""What all pages share: the frame, the model picker, the door to the models, messages."""
+
+import contextlib
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from streamlit.runtime import Runtime
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest, app_test
+from streamlit.util import calc_hash
+
+import lwap
+from lwap.errors import InputError
+from lwap.ui import cache, frame
+from tests.pages.driving import PAGES, ROOT, SECONDS, figures, shown, trace
+
+QUESTIONS = {
+    "layers": "Which layers does the model listen to for this sentence?",
+    "pairs": "Would another pooling rank my pairs differently?",
+}
+
+
+@pytest.fixture
+def alpha(tiny_checkpoints):
+    return str(tiny_checkpoints / "alpha")
+
+
+# --- the frame ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_every_page_has_title_question_and_reading(open_page, page):
+    app = open_page(page)
+    assert not app.exception
+    assert [title.value for title in app.title] == [page.capitalize()]
+    assert app.main.markdown[0].value == QUESTIONS[page]
+    readings = [block for block in app.get("popover") if len(block.markdown[0].value) > 100]
+    assert [block.proto.popover.label for block in readings] == ["How to read this"]
+
+
+def test_every_page_is_tested():
+    assert sorted(PAGES.values()) == sorted(f"pages/{f.name}" for f in ROOT.glob("pages/*.py"))
+
+
+def test_the_sidebar_states_the_facts(open_page):
+    facts = shown(open_page("layers").sidebar.caption)
+    assert "4 states of 32" in facts
+    assert "lwap, query all, residual none" in facts
+    assert "ten made-up triplets" in facts
+    assert "71.25 [70.50, 72.00] on a made-up dev set" in facts
+
+
+def test_the_sidebar_states_what_a_plain_encoder_is(open_page):
+    facts = shown(open_page("layers", model="all-MiniLM-L6-v2").sidebar.caption)
+    assert "all-MiniLM-L6-v2, 7 states of 384" in facts
+    assert "mean" in facts
+    assert "as published, nothing of ours" in facts
+    assert "none recorded" in facts
+
+
+def test_the_picker_lists_checkpoints_then_the_plain_encoder(open_page):
+    app = open_page("layers")
+    assert app.selectbox(key="model").options == [
+        "alpha",
+        "beta",
+        "last",
+        "mix",
+        "all-MiniLM-L6-v2",
+    ]
+    assert app.selectbox(key="model").value == "alpha"
+
+
+def test_without_any_checkpoint_the_plain_encoder_is_there(open_page, monkeypatch, tmp_path):
+    open_page("layers")
+    monkeypatch.setenv("LWAP_CHECKPOINTS", str(tmp_path / "nothing here"))
+    for page in PAGES.values():
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS).run()
+        app.switch_page(page).run()
+        assert not app.exception
+        assert not app.error
+        assert app.selectbox(key="model").options == ["all-MiniLM-L6-v2"]
+        assert figures(app)
+
+
+def test_a_damaged_checkpoint_does_not_hide_the_others(open_page, tiny_checkpoints, tmp_path):
+    copy = tmp_path / "checkpoints"
+    shutil.copytree(tiny_checkpoints, copy)
+    (copy / "alpha" / "lwap.json").write_text("{", "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        open_page("layers")
+        patch.setenv("LWAP_CHECKPOINTS", str(copy))
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS).run()
+        assert app.selectbox(key="model").options[:2] == ["beta", "last"]
+        assert not app.error
+
+
+def test_the_about_box_names_the_paper(open_page):
+    box = open_page("layers").sidebar.expander[0]
+    assert box.label == "About"
+    assert "arXiv 2209.05972" in box.markdown[0].value
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_an_empty_model_in_the_link_is_refused_or_passed_over(open_page, page):
+    app = open_page(page, model="")
+    assert not app.exception
+    assert figures(app) or "No model was named" in shown(app.error)
+
+
+def test_names_are_shown_as_they_are(open_page, tiny_encoder_folder, tmp_path):
+    folder = tmp_path / "a *starred* _one_ $x$ :red[y]"
+    shutil.copytree(tiny_encoder_folder, folder)
+    app = open_page("layers", model=str(folder))
+    assert not app.error
+    line = app.sidebar.caption[0].value
+    assert r"a \*starred\* \_one\_ \$x\$ \:red\[y\]" in line
+    assert str(folder) in shown(app.sidebar.caption)
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_the_first_request_of_a_fresh_server_may_be_for_any_page(open_page, monkeypatch, page):
+    """Streamlit then takes pages/ for its older kind of app and runs the page without app.py."""
+    open_page("layers")
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", None)
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS)
+    app._page_hash = calc_hash(page)
+    app.run()
+    assert not app.exception
+    assert not app.error
+    assert PagesManager.uses_pages_directory is False
+    assert app.title[0].value == page.capitalize()
+    assert app.selectbox(key="model").value == "alpha"
+    assert "4 states of 32" in shown(app.sidebar.caption)
+    assert figures(app)
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def test_an_error_of_ours_is_shown_as_it_is_and_ends_the_page():
+    def script():
+        import streamlit as st
+
+        from lwap.errors import InputError
+        from lwap.ui import frame
+
+        with frame.messages():
+            raise InputError(
+                "Row 1: `a*b*` is <b>3</b>; $x$ is not :red[a number] ~~here~~ [x](y)."
+            )
+        st.write("never reached")
+
+    app = AppTest.from_function(script, default_timeout=SECONDS).run()
+    assert not app.exception
+    message = "Row 1: `a*b*` is <b>3</b>; $x$ is no :red[number] ~~here~~ [x](y)."
+    assert shown(app.error) == message
+    assert not app.markdown
+
+
+def test_another_error_is_not():
+    def script():
+        from lwap.ui import frame
+
+        with frame.messages():
+            raise RuntimeError("a bug")
+
+    app = AppTest.from_function(script, default_timeout=SECONDS).run()
+    assert len(app.exception) == 1
+    assert not app.error
+
+
+@pytest.mark.parametrize("mark", list("\\`*_{}[]<>#|~$:"))
+def test_every_mark_is_escaped(mark):
+    assert frame.escape(f"a{mark}b") == f"a\\{mark}b"
+
+
+# --- the door to the models ---------------------------------------------------------------------
+
+
+def test_a_checkpoint_trained_anew_is_another_model(open_page, make_checkpoint):
+    folder = make_checkpoint("mine")
+    app = open_page("layers", model=str(folder))
+    before = trace(app, "sentence-weights", "layer weights")["z"]
+    shutil.rmtree(folder)
+    make_checkpoint("mine", seed=7)
+    app.run()
+    assert not app.error
+    assert not np.allclose(trace(app, "sentence-weights", "layer weights")["z"], before)
+
+
+def test_results_are_remembered_up_to_a_limit(alpha):
+    for number in range(cache.MAX_RESULTS + 3):
+        cache.state_similarity(alpha, [f"Sentence {number}."])
+    assert len(cache._loaded(alpha).results) == cache.MAX_RESULTS
+
+
+def test_the_result_used_longest_ago_is_forgotten_first(alpha, monkeypatch):
+    monkeypatch.setattr(cache, "MAX_RESULTS", 2)
+    for text in ("First.", "Second.", "First.", "Third."):
+        cache.state_similarity(alpha, [text])
+    kept = [texts for _, texts in cache._loaded(alpha).results]
+    assert kept == [("First.",), ("Third.",)]
+
+
+def test_a_failure_is_not_remembered(alpha):
+    for _ in range(2):
+        with pytest.raises(InputError, match="empty"):
+            cache.explain(alpha, ["One.", " "])
+    assert cache.explain(alpha, ["One."]).texts == ("One.",)
+
+
+def test_scores_of_a_comparison_do_not_hold_its_states(alpha):
+    assert cache.compare(alpha, [("One.", "Two.")], ["mean"]).bank is None
+
+
+def test_sessions_at_once_get_what_one_alone_gets(alpha):
+    """Threads that share a tokenizer without a lock get each other's truncation."""
+    texts = [["heron " * length, f"Number {length}."] for length in (1, 200, 3, 90, 30, 7)]
+    model = lwap.load(alpha, device="cpu")
+    wanted = [lwap.explain(model, entry).embeddings for entry in texts]
+    start = threading.Barrier(len(texts))
+
+    def session(entry):
+        start.wait()
+        return cache.explain(alpha, entry).embeddings
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        found = list(pool.map(session, texts))
+    for ours, alone in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, alone, atol=1e-6)
+
+
+class StartedForGood(type(Runtime)):
+    """A server whose instance can be set and not unset."""
+
+    def __setattr__(cls, name, value):
+        if value is not None:
+            setattr(Runtime, name, value)
+
+
+def test_two_sessions_at_once_show_the_same(open_page, monkeypatch):
+    texts = ["Two people ask at once.", "Both get the same."]
+    alone = open_page("layers", s=[*texts, "Asked alone."])
+    wanted = np.asarray(trace(alone, "sentence-weights", "layer weights")["z"])[:2]
+    configured = app_test.patch_config_options
+    # AppTest sets both for the whole process in each run, and unsets them under the other's feet.
+    monkeypatch.setattr(Runtime, "_instance", None)
+    monkeypatch.setattr(app_test, "Runtime", StartedForGood("Runtime", (Runtime,), {}))
+    monkeypatch.setattr(app_test, "patch_config_options", lambda _: contextlib.nullcontext())
+    start = threading.Barrier(2)
+
+    def session(number):
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS)
+        app.query_params.update(s=texts, sentence=str(number))
+        start.wait()
+        app.run()
+        app.switch_page(PAGES["pairs"]).run()
+        app.switch_page(PAGES["layers"]).run()
+        return app
+
+    with configured({"global.appTest": True}), ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(session, (1, 2))
+    for app, choice in ((first, "1"), (second, "2")):
+        assert not app.exception
+        assert not app.error
+        assert app.selectbox(key="sentence").value == choice
+        found = trace(app, "sentence-weights", "layer weights")["z"]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_manifest_of_the_tiny_checkpoints_is_as_shipped_ones(tiny_checkpoints):
+    """The tests' checkpoints stand in for the shipped ones, so they must have the same fields."""
+    tiny, shipped = (
+        json.loads((folder / "lwap.json").read_text("utf-8"))
+        for folder in (tiny_checkpoints / "alpha", ROOT / "checkpoints/lwap-minilm-residual")
+    )
+    assert tiny.keys() == shipped.keys()
+    assert tiny["encoder"].keys() == shipped["encoder"].keys()
