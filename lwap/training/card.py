@@ -28,7 +28,6 @@ def write_card(
     lines = [
         "---",
         "library_name: sentence-transformers",
-        "license: mit",
         f"base_model: {json.dumps(config.encoder)}",  # a path may hold what YAML reads otherwise
         "tags: [sentence-transformers, layer-wise-attention-pooling]",
         "---",
@@ -45,7 +44,7 @@ def write_card(
         "",
         "## Training",
         "",
-        f"- Data: {data}, {result.triplets} triplets after dropping duplicates; no STS data. "
+        f"- Data: {data}, {result.triplets} triplets after dropping duplicates. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
         "- Encoder frozen; the head was trained on its cached layer summaries with the supervised "
         "contrastive objective (InfoNCE over in-batch positives and all hard negatives), through "

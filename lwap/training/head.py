@@ -154,9 +154,11 @@ def train(
     triplets = triplets.drop_duplicates(["sent0", "sent1", "hard_neg"]).reset_index(drop=True)
     held_out = None
     if dev_pairs is None:
-        count = max(1, int(len(triplets) * DEV_SHARE))
-        shuffled = triplets.sample(frac=1, random_state=config.seed)
-        held_out, triplets = shuffled[:count], shuffled[count:].reset_index(drop=True)
+        # By anchor: an anchor on both sides would be scored on what it was trained on.
+        anchors = triplets["sent0"].drop_duplicates().sample(frac=1, random_state=config.seed)
+        is_held_out = triplets["sent0"].isin(anchors[: max(1, int(len(anchors) * DEV_SHARE))])
+        held_out = triplets[is_held_out]
+        triplets = triplets[~is_held_out].reset_index(drop=True)
     if len(triplets) < config.batch_size:
         raise ConfigError(
             f"batch_size is {config.batch_size}, but there are only {len(triplets)} triplets to "

@@ -1,6 +1,8 @@
 """What only a browser shows: pictures, clicks, uploads, links, colours, widths, requests."""
 
 import json
+import re
+from urllib.parse import urlencode
 
 import pandas as pd
 import pytest
@@ -57,8 +59,11 @@ def press(page: Page, key: str, label: str) -> None:
 
 def choose(page: Page, key: str, text: str) -> None:
     """Type into a menu and take what it offers."""
-    page.locator(f".st-key-{key} input").fill(text)
-    page.wait_for_timeout(300)
+    box = page.locator(f".st-key-{key} input")
+    box.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)  # scrolling closes a menu
+    box.fill(text)
+    page.get_by_role("option").first.wait_for()
     page.keyboard.press("Enter")
     settle(page)
 
@@ -96,9 +101,14 @@ def upload(page: Page, tmp_path, name: str, content: str) -> None:
     settle(page)
 
 
-def as_link(pairs: list[list]) -> str:
-    from urllib.parse import urlencode
+def go_to(page: Page, title: str) -> None:
+    """Go to another page through the navigation."""
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
+    expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
+    settle(page)
 
+
+def as_link(pairs: list[list]) -> str:
     return "/pairs?" + urlencode({"p": [json.dumps(pair) for pair in pairs]}, doseq=True)
 
 
@@ -273,15 +283,16 @@ def test_an_edited_cell_is_scored(open_app):
     page = open_app(as_link(PAIRS))
     table = page.locator("[class*=st-key-pairs_editor] canvas").first
     box = table.bounding_box()
-    page.mouse.dblclick(box["x"] + 120, box["y"] + 52)  # the first cell under the header
+    page.mouse.click(box["x"] + 120, box["y"] + 52)  # the first cell under the header
     page.wait_for_timeout(300)
-    page.keyboard.press("Control+A")
-    page.keyboard.type("Typed into the table.")
     page.keyboard.press("Enter")
+    page.locator("textarea.gdg-input").fill("Typed into the table.")
+    page.wait_for_timeout(300)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("Typed"))
     settle(page)
     texts = " ".join(t for e in data_of(page, "pair-scores") for t in e["text"] or [])
     assert "Typed into the table." in texts.replace("<br>", " ")
-    assert "Typed+into+the+table" in page.url.replace("%20", "+")
 
 
 def test_the_link_opens_the_same_pairs(open_app):
@@ -312,7 +323,7 @@ def test_the_scores_can_be_downloaded(open_app):
 
 
 @pytest.mark.parametrize("page_name", list(ADDRESSES))
-def test_the_first_request_may_be_for_any_page(open_app, fresh_server, page_name):
+def test_the_first_request_may_be_for_any_page(fresh_server, open_app, page_name):
     """A fresh server has not yet seen app.py; the page must still come with its frame."""
     page = open_app(ADDRESSES[page_name], at=fresh_server)
     expect(page.get_by_role("heading", name=page_name.capitalize(), level=1)).to_be_visible()
@@ -327,13 +338,9 @@ def test_the_other_page_and_back_keeps_text_and_model(open_app):
     page = open_app("/")
     choose(page, "model", "lwap-minilm-residual")
     type_sentences(page, SENTENCES)
-    page.get_by_test_id("stSidebarNav").get_by_text("Pairs").click()
-    expect(page.get_by_role("heading", name="Pairs", level=1)).to_be_visible()
-    settle(page)
+    go_to(page, "Pairs")
     assert page.locator(".st-key-model input").input_value() == "lwap-minilm-residual"
-    page.get_by_test_id("stSidebarNav").get_by_text("Layers").click()
-    expect(page.get_by_role("heading", name="Layers", level=1)).to_be_visible()
-    settle(page)
+    go_to(page, "Layers")
     assert page.locator(".st-key-layers_text textarea").input_value() == "\n".join(SENTENCES)
     assert page.locator(".st-key-model input").input_value() == "lwap-minilm-residual"
     assert len(heatmap(page, "sentence-weights")) == 3
@@ -342,9 +349,7 @@ def test_the_other_page_and_back_keeps_text_and_model(open_app):
 def test_the_link_of_the_second_page_holds_the_model(open_app):
     page = open_app("/")
     choose(page, "model", "lwap-minilm-residual")
-    page.get_by_test_id("stSidebarNav").get_by_text("Pairs").click()
-    expect(page.get_by_role("heading", name="Pairs", level=1)).to_be_visible()
-    settle(page)
+    go_to(page, "Pairs")
     again = open_app(page.url)
     assert again.locator(".st-key-model input").input_value() == "lwap-minilm-residual"
 

@@ -1,0 +1,75 @@
+"""Take the documentation's pictures anew: `make screenshots`.
+
+assets/screenshots/{layers,pairs}-{light,dark}.png show what stands above the fold at 1440 × 900.
+tests/browser/output/ gets, for looking at only, each page in full and as on a phone.
+"""
+
+import sys
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.browser.serving import (
+    BROWSERS,
+    OUTPUT,
+    ROOT,
+    find_browser,
+    launch,
+    serve,
+    wait_until_drawn,
+)
+
+PICTURES = ROOT / "assets" / "screenshots"
+ADDRESSES = {"layers": "/", "pairs": "/pairs"}
+WIDE, PHONE = (1440, 900), (400, 800)
+MAX_BYTES = 400_000
+
+
+def main() -> int:
+    """Write all pictures; return the exit status."""
+    executable = find_browser()
+    if executable is None:
+        print(f"No browser: install one of {', '.join(BROWSERS)}.", file=sys.stderr)
+        return 1
+    for folder in (PICTURES, OUTPUT):
+        folder.mkdir(parents=True, exist_ok=True)
+    too_big = []
+    with serve() as server, sync_playwright() as playwright:
+        browser = launch(playwright, executable)
+        for theme in ("light", "dark"):
+            for name, address in ADDRESSES.items():
+                for suffix, size in (("", WIDE), ("-narrow", PHONE)):
+                    context = browser.new_context(
+                        viewport={"width": size[0], "height": size[1]},
+                        device_scale_factor=1,
+                        color_scheme=theme,
+                        locale="en-GB",
+                    )
+                    page = context.new_page()
+                    page.goto(f"{server.url}{address}")
+                    wait_until_drawn(page)
+                    if not suffix:
+                        file = PICTURES / f"{name}-{theme}.png"
+                        page.screenshot(path=file)
+                        print(file.relative_to(ROOT), file.stat().st_size, "bytes")
+                        too_big += [file.name] if file.stat().st_size > MAX_BYTES else []
+                    show_whole(page)
+                    file = OUTPUT / f"{name}-{theme}{suffix}.png"
+                    page.screenshot(path=file)
+                    print(file.relative_to(ROOT))
+                    context.close()
+        browser.close()
+    if too_big:
+        print(f"Above {MAX_BYTES:,} bytes: {', '.join(too_big)}", file=sys.stderr)
+    return 1 if too_big else 0
+
+
+def show_whole(page: Page) -> None:
+    """Make the window as high as the page, which scrolls inside of it."""
+    height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    page.wait_for_timeout(500)
+    wait_until_drawn(page)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
