@@ -344,6 +344,7 @@ def test_the_other_page_and_back_keeps_text_and_model(open_app):
     assert page.locator(".st-key-layers_text textarea").input_value() == "\n".join(SENTENCES)
     assert page.locator(".st-key-model input").input_value() == "lwap-minilm-residual"
     assert len(heatmap(page, "sentence-weights")) == 3
+    assert "s=A+heron" in page.url
 
 
 def test_the_link_of_the_second_page_holds_the_model(open_app):

@@ -149,9 +149,7 @@ def test_an_error_of_ours_is_shown_as_it_is_and_ends_the_page():
         from lwap.ui import frame
 
         with frame.messages():
-            raise InputError(
-                "Row 1: `a*b*` is <b>3</b>; $x$ is not :red[a number] ~~here~~ [x](y)."
-            )
+            raise InputError("Row 1: `a*b*` is <b>3</b>; $x$ is no :red[number] ~~here~~ [x](y).")
         st.write("never reached")
 
     app = AppTest.from_function(script, default_timeout=SECONDS).run()

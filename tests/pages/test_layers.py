@@ -72,8 +72,11 @@ def test_the_shipped_checkpoints_open_in_every_view(open_page, name):
     np.testing.assert_allclose(cells(app).sum(axis=1), 1, atol=1e-5)
 
 
-def test_the_first_checkpoint_is_the_default(open_page):
-    assert open_page("layers", shipped=True).session_state["model"] == "lwap-minilm-residual"
+def test_the_shipped_checkpoints_come_first(open_page):
+    model = open_page("layers", shipped=True).selectbox(key="model")
+    assert model.options[:-1] == [info.name for info in lwap.list_checkpoints()]
+    assert {"lwap-minilm-paper", "lwap-minilm-residual"} <= set(model.options)
+    assert model.value == model.options[0]
 
 
 # --- the figures show what the library says -----------------------------------------------------
@@ -282,12 +285,12 @@ def test_a_long_sentence_is_said_to_be_cut(open_page):
     ],
     ids=["emoji", "right-to-left", "scripts", "markup", "short", "equal", "one-word", "control"],
 )
-@pytest.mark.parametrize("view", VIEWS)
-def test_any_text_is_drawn(open_page, texts, view):
-    app = open_page("layers", view=view)
-    type_sentences(app, texts)
-    assert_is_whole(app)
-    assert len(cells(app, "sentence-weights", "layer weights")) == len(texts)
+def test_any_text_is_drawn_in_every_view(open_page, texts):
+    app = open_page("layers", s=texts)
+    for view in VIEWS:
+        app.button_group(key="view").set_value(view).run()
+        assert_is_whole(app)
+        assert len(cells(app, "sentence-weights", "layer weights")) == len(texts)
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x0c", "\x85"])
