@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,24 +38,29 @@ def ratio(peer: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
     }
 
 
+def own_peak_megabytes() -> float:
+    """Return this process' peak resident memory so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would start at the size of the parent
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return round(int(fields["VmHWM"].split()[0]) / 1024, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
+
+
 def peak_megabytes(script: str, *arguments: str) -> float:
     """Return the peak resident memory of one side, run in a process of its own, in MB.
 
-    Raises:
-        RuntimeError: If that process fails.
+    The script prints `own_peak_megabytes()` last.
     """
-    process = subprocess.Popen(
+    done = subprocess.run(
         [sys.executable, script, *arguments],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        raise RuntimeError(f"{script} {' '.join(arguments)} ended with status {status}")
-    kilobytes = usage.ru_maxrss
-    if sys.platform == "darwin":  # there ru_maxrss counts bytes
-        kilobytes //= 1024
-    return round(kilobytes / 1024, 1)
+    return float(done.stdout.split()[-1])
 
 
 def machine() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import random
 import sys
 
 import numpy as np
-from _measure import alternate, machine, peak_megabytes, ratio, report
+from _measure import alternate, machine, own_peak_megabytes, peak_megabytes, ratio, report
 
 
 def sentences(count: int) -> tuple[list[str], str]:
@@ -55,10 +55,12 @@ def main() -> None:
         peer = SentenceTransformer(str(resolve_encoder("bundled")))
     if options.side == "peer":
         peer.encode(texts)
+        print(own_peak_megabytes())
         return
     model = lwap.load()
     if options.side == "ours":
         lwap.encode_layers(model, texts, summaries=summaries)
+        print(own_peak_megabytes())
         return
 
     warm = texts[:256]

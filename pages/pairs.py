@@ -41,5 +41,5 @@ with frame.messages():
         left = st.container()
     with left:
         pairs.overview(comparison, scaled)
-    pairs.one_pair(model, comparison)
+    pairs.one_pair(model, comparison, scaled)
     pairs.all_scores(comparison, scaled, table["score"])

@@ -79,10 +79,16 @@ class _Loaded:
 
 def checkpoint_names() -> list[str]:
     """Return what the model picker offers: checkpoints first, then the plain encoder."""
-    from lwap.checkpoints import list_checkpoints
     from lwap.encoder import BUNDLED
 
-    return [*(info.name for info in list_checkpoints()), BUNDLED]
+    return [*trained_names(), BUNDLED]
+
+
+def trained_names() -> list[str]:
+    """Return the checkpoints, which have a trained pooling over layers."""
+    from lwap.checkpoints import list_checkpoints
+
+    return [info.name for info in list_checkpoints()]
 
 
 def facts(name: str) -> ModelFacts:

@@ -45,7 +45,8 @@ def side_by_side(explanation: Explanation) -> None:
 
 def difference(explanation: Explanation, model: str, sentences: list[str]) -> None:
     """Draw the difference between two sentences, or between two checkpoints on one sentence."""
-    others = [name for name in cache.checkpoint_names() if name != model]
+    # The plain encoder is left out: it has no attention to compare with.
+    others = [name for name in cache.trained_names() if name != model]
     by_model = st.toggle(
         "Between two checkpoints instead of two sentences",
         key="by_model",

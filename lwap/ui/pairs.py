@@ -304,11 +304,13 @@ def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
     )
 
 
-def one_pair(model: str, comparison: Comparison) -> None:
+def one_pair(model: str, comparison: Comparison, scaled: Scaled) -> None:
     """Draw one pair layer by layer, and the weights and knock-out of its sentences."""
     st.subheader("One pair, layer by layer", anchor=False)
     names = labels(comparison, range(len(comparison)))
-    row = widgets.choose("Pair", names, "pair", label_visibility="collapsed")
+    row = widgets.choose(
+        "Pair", names, "pair", default=int(scaled.order[0]), label_visibility="collapsed"
+    )
     left, right = st.columns(2, gap="large")
     with left:
         layers = comparison.layers
