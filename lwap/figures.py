@@ -437,7 +437,8 @@ def layer_attention_difference(
         yaxis=_value_axis(palette, domains[1], weights, signed=True),
         yaxis2=_query_axis(palette, domains[2], ticks, anchor="x2"),
     )
-    _add_swatches(figure, palette, domains[0][1], label_a, label_b, prefix="more in: ")
+    signs = (palette.negative, palette.positive)
+    _add_swatches(figure, palette, domains[0][1], label_a, label_b, signs, prefix="more in: ")
     _add_header(figure, palette, domains[1][1], "Layer weights", "difference of the column means")
     _add_header(figure, palette, domains[2][1], "Layer attention", _attention_note(queries))
     return _finish(figure, palette, height)
@@ -782,14 +783,15 @@ def pair_weights(
     Args:
         weights_a: (S,), layer weights of the first sentence.
         weights_b: (S,), layer weights of the second sentence.
-        label_a: the first sentence, purple as in `layer_attention_difference`.
-        label_b: the second sentence, orange.
+        label_a: the first sentence, in the accent colour.
+        label_b: the second sentence, grey. Purple and orange are kept for signs.
         theme: "light" or "dark".
 
     Raises:
         ValueError: shapes disagree, a value is not finite, or the theme is unknown.
     """
     palette = _palette(theme)
+    colors = (ACCENT[theme], palette.plain)
     weights_a, weights_b = _arrays(weights_a=(weights_a, "S"), weights_b=(weights_b, "S"))
     states = len(weights_a)
     uniform = 1.0 / states
@@ -797,8 +799,8 @@ def pair_weights(
     domains, height = _stack([(_HEADER, 0), (22, 150)], _TICKS)
     figure = go.Figure()
     sides = (
-        (weights_a, label_a, palette.negative),
-        (weights_b, label_b, palette.positive),
+        (weights_a, label_a, colors[0]),
+        (weights_b, label_b, colors[1]),
     )
     for weights, label, color in sides:
         _add_state_bars(figure, weights, color, decimals=2)
@@ -814,7 +816,7 @@ def pair_weights(
         barmode="group",
         bargroupgap=0.06,
     )
-    _add_swatches(figure, palette, domains[0][1], label_a, label_b)
+    _add_swatches(figure, palette, domains[0][1], label_a, label_b, colors)
     note = f"dotted: uniform, {_number(uniform, '.2f')}"
     _add_header(figure, palette, domains[1][1], "", note)
     return _finish(figure, palette, height)
@@ -1377,10 +1379,16 @@ def _add_header(
 
 
 def _add_swatches(
-    figure: go.Figure, palette: _Palette, top: float, label_a: str, label_b: str, prefix: str = ""
+    figure: go.Figure,
+    palette: _Palette,
+    top: float,
+    label_a: str,
+    label_b: str,
+    colors: tuple[str, str],
+    prefix: str = "",
 ) -> None:
-    """Add two lines that say which sentence is purple (below zero) and which orange (above)."""
-    sides = ((palette.negative, label_a, 21), (palette.positive, label_b, 4))
+    """Add two lines that say which sentence has which colour."""
+    sides = ((colors[0], label_a, 21), (colors[1], label_b, 4))
     for color, label, shift in sides:
         name = _escape(_shorten(label, _LABEL_COLUMNS - len(prefix) + 3 if prefix else 40))
         _add_text(
