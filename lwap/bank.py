@@ -26,7 +26,7 @@ from lwap.pooling import LayerHead, check_choice, last_token, token_max
 
 Progress = Callable[[int, int], None]
 
-BATCH_TOKENS = 2048  # padded tokens a batch; about the best on CPUs (docs/experiments.md)
+BATCH_TOKENS = 1024  # padded tokens a batch; the best on two CPU cores (docs/experiments.md)
 
 
 class Precision(StrEnum):
