@@ -34,16 +34,7 @@ with picture, frame.messages():
     with widgets.progress("Sentences encoded", len(sentences)) as progress:
         explanation = cache.explain(model, sentences, progress)
     widgets.say_truncated(explanation.is_truncated, facts.max_tokens, "Sentence")
-    view = st.segmented_control(
-        "View",
-        VIEWS,
-        default=VIEWS[0],
-        key="view",
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
-    )
+    view = widgets.views("View", VIEWS, "view")
     if view == VIEWS[0]:
         row = widgets.choose("Sentence", sentences, "sentence")
         layers.one_sentence(explanation, row)

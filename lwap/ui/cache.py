@@ -30,7 +30,6 @@ class ModelFacts:
     """What the sidebar says of a model.
 
     Attributes:
-        name: As given to `lwap.load`.
         encoder: Its encoder.
         num_states: S.
         dimension: D.
@@ -41,10 +40,8 @@ class ModelFacts:
         dev_score: Spearman on its dev set in words, or "".
         strategies: The strategies that it gives, single layers included.
         default_strategies: Those that are compared by default.
-        query_name: "CLS", or "last token" for causal decoders.
     """
 
-    name: str
     encoder: str
     num_states: int
     dimension: int
@@ -55,7 +52,6 @@ class ModelFacts:
     dev_score: str
     strategies: tuple[str, ...]
     default_strategies: tuple[str, ...]
-    query_name: str
 
 
 @dataclass
@@ -201,7 +197,6 @@ def _load(name: str, changed: int) -> _Loaded:
     return _Loaded(
         model=model,
         facts=ModelFacts(
-            name=name,
             encoder=encoder.removeprefix("sentence-transformers/"),
             num_states=transformer.num_states,
             dimension=transformer.get_embedding_dimension(),
@@ -212,6 +207,5 @@ def _load(name: str, changed: int) -> _Loaded:
             dev_score=dev_score,
             strategies=tuple(all_strategies(model)),
             default_strategies=tuple(default_strategies(model)),
-            query_name="last token" if transformer.is_causal else "CLS",
         ),
     )

@@ -201,16 +201,7 @@ class Scaled:
 
 def scale_menu() -> str:
     """Draw the choice of scale; return it."""
-    return st.segmented_control(
-        "Scale",
-        _SCALES,
-        default=_SCALES[0],
-        key="scale",
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
-    )
+    return widgets.views("Scale", _SCALES, "scale")
 
 
 def on_scale(scale: str, comparison: Comparison, gold: np.ndarray) -> Scaled:

@@ -74,6 +74,20 @@ def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
     return sentences
 
 
+def views(label: str, options: Sequence[str], key: str) -> str:
+    """Draw a row of views, bound to the link; return the chosen one, the first by default."""
+    return st.segmented_control(
+        label,
+        options,
+        default=options[0],
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        required=True,
+        label_visibility="collapsed",
+    )
+
+
 def say_truncated(is_truncated: Sequence[bool], max_tokens: int, what: str) -> None:
     """Say which sentences or pairs the encoder saw only the beginning of."""
     cut = [place + 1 for place, flag in enumerate(is_truncated) if flag]
