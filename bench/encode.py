@@ -47,7 +47,7 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     import lwap
-    from lwap.encoder import resolve_encoder
+    from lwap.sources import resolve_encoder
 
     texts, source = sentences(options.sentences)
     summaries = ("cls", "mean")

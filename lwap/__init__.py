@@ -32,7 +32,7 @@ _HOMES = {
     "compare": "comparison",
     "compare_pairs": "comparison",
     "load": "checkpoints",
-    "list_checkpoints": "checkpoints",
+    "list_checkpoints": "manifest",
     "verify": "checkpoints",
     "train": "training",
     "TrainConfig": "training",

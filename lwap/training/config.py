@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lwap.bank import Precision
-from lwap.encoder import BUNDLED_ID
+from lwap.sources import BUNDLED_ID
 from lwap.errors import ConfigError
 from lwap.pooling import Query, Residual, Scale, check_choice
 

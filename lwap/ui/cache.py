@@ -75,14 +75,14 @@ class _Loaded:
 
 def checkpoint_names() -> list[str]:
     """Return what the model picker offers: checkpoints first, then the plain encoder."""
-    from lwap.encoder import BUNDLED
+    from lwap.sources import BUNDLED
 
     return [*trained_names(), BUNDLED]
 
 
 def trained_names() -> list[str]:
     """Return the checkpoints, which have a trained pooling over layers."""
-    from lwap.checkpoints import list_checkpoints
+    from lwap.manifest import list_checkpoints
 
     return [info.name for info in list_checkpoints()]
 
@@ -160,7 +160,7 @@ def spearman(name: str, comparison: Comparison, rows: Sequence[int], gold: Seque
 
 
 def _loaded(name: str) -> _Loaded:
-    from lwap.checkpoints import MANIFEST, find_checkpoint
+    from lwap.manifest import MANIFEST, find_checkpoint
 
     folder = find_checkpoint(name)
     # A run that is trained anew under the same name is another model.
@@ -171,7 +171,8 @@ def _loaded(name: str) -> _Loaded:
 @st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
 def _load(name: str, changed: int) -> _Loaded:
     from lwap.bank import layerwise_transformer
-    from lwap.checkpoints import find_checkpoint, load, read_info
+    from lwap.checkpoints import load
+    from lwap.manifest import find_checkpoint, read_info
     from lwap.strategy import default_strategies, own_strategy
     from lwap.strategy import strategies as all_strategies
 

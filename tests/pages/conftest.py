@@ -16,7 +16,7 @@ from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
 from lwap.checkpoints import save_head
-from lwap.encoder import weights_sha256
+from lwap.sources import weights_sha256
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from tests.pages.driving import PAGES, ROOT, SECONDS
 

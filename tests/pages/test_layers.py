@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lwap
-from lwap.encoder import file_sha256
+from lwap.sources import file_sha256
 from lwap.ui import widgets
 from tests.pages.driving import figures, shown, texts_in, trace
 
