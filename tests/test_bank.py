@@ -17,8 +17,8 @@ import lwap
 from lwap.backbone import has_native_bfloat16
 from lwap.bank import LayerBank, default_prompt, encode_layers, layerwise_transformer, model_heads
 from lwap.data import data_folder, read_pairs
-from lwap.sources import bundled_folder
 from lwap.errors import ConfigError, InputError, ModelError
+from lwap.sources import bundled_folder
 
 TOLERANCE = 1e-5
 LONGEST = 64  # tokens that a tiny encoder reads

@@ -17,8 +17,8 @@ from transformers import AutoModel
 import lwap
 from lwap import encoder as encoder_module
 from lwap.encoder import LayerwiseTransformer
-from lwap.sources import cache_folder, resolve_encoder
 from lwap.errors import ModelError
+from lwap.sources import cache_folder, resolve_encoder
 
 
 def new_encoder(folder) -> LayerwiseTransformer:

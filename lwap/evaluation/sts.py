@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from scipy.stats import rankdata
 
 from lwap.errors import InputError
+from lwap.evaluation.bootstrap import (
+    RESAMPLES,
+    Difference,
+    Interval,
+    paired_difference,
+    percentile_interval,
+    spearman_draws,
+)
 
 COSINE_DECIMALS = 6  # identical sentences must tie, whatever the last float bits say
-RESAMPLES = 1000
 MIN_PAIRS = 3
-CHUNK = 2_000_000  # numbers resampled at once; bounds memory
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value with its percentile-bootstrap interval (95 %)."""
+class Aggregation(StrEnum):
+    """How one number comes out of a task of several subsets.
 
-    value: float
-    low: float
-    high: float
+    `all`: one correlation over all pairs together (SimCSE, MTEB; the headline here). `mean`: the
+    mean of the subsets' correlations. `wmean`: that mean weighted by the subsets' pairs (the
+    evaluation script of Oh et al. 2022, SentEval).
+    """
+
+    ALL = "all"
+    MEAN = "mean"
+    WMEAN = "wmean"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two correlations on the same pairs, its interval, and its p-value."""
+@dataclass(frozen=True, eq=False)
+class Correlations:
+    """Spearman × 100 of K columns on one task, with the draws of their bootstrap.
 
-    value: float
-    low: float
-    high: float
-    p_value: float
+    Attributes:
+        values: By aggregation, (K,); NaN where a correlation is undefined.
+        draws: By aggregation, (K, R), paired over the columns.
+        pairs: P.
+    """
+
+    values: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
+    pairs: int
 
 
 def spearman(cosines: np.ndarray, gold: np.ndarray) -> float:
@@ -44,7 +60,7 @@ def spearman(cosines: np.ndarray, gold: np.ndarray) -> float:
         InputError: If there are fewer than 3 pairs, a score is not finite, or one side is constant.
     """
     cosines, gold = _check(cosines, gold)
-    return float(100 * _pearson(rankdata(cosines), rankdata(gold)))
+    return _spearman(cosines, gold)
 
 
 def spearman_interval(
@@ -55,13 +71,9 @@ def spearman_interval(
     Raises:
         InputError: As `spearman`.
     """
-    value = spearman(cosines, gold)
     cosines, gold = _check(cosines, gold)
-    draws = np.concatenate(
-        [_resampled(cosines, gold, rows) for rows in _rows(len(gold), resamples, seed)]
-    )
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    draws = spearman_draws(cosines[None], gold, resamples=resamples, seed=seed)[0]
+    return percentile_interval(_spearman(cosines, gold), draws)
 
 
 def spearman_difference(
@@ -74,26 +86,91 @@ def spearman_difference(
 ) -> Difference:
     """Return Spearman(first) − Spearman(second), × 100, by paired bootstrap on the same resamples.
 
-    The p-value is two-sided: twice the smaller share of resamples on one side of zero, counted
-    with one added to numerator and denominator so that it is never 0.
+    The p-value is that of `paired_difference`.
 
     Raises:
         InputError: As `spearman`.
     """
-    value = spearman(first, gold) - spearman(second, gold)
-    first, gold = _check(first, gold)
-    second, _ = _check(second, gold)
-    draws = np.concatenate(
+    first, checked = _check(first, gold)
+    second, gold = _check(second, gold)
+    draws = spearman_draws(np.stack([first, second]), checked, resamples=resamples, seed=seed)
+    return paired_difference(_spearman(first, gold) - _spearman(second, gold), *draws)
+
+
+def correlations(
+    cosines: np.ndarray,
+    gold: np.ndarray,
+    subsets: Sequence[str] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Correlations:
+    """Return Spearman × 100 of many columns on one task, in all three aggregations, with draws.
+
+    `all` resamples the pairs of the task; `mean` and `wmean` resample within each subset, as the
+    subsets' sizes are part of the task.
+
+    Args:
+        cosines: (K, P). A column that is constant, or has a NaN, gets NaN instead of an error:
+            the first token of state 0, for one, is the same for every sentence.
+        gold: Scores, (P,).
+        subsets: The subset of each pair, (P,); None for a task of one set, where all three
+            aggregations are the same number.
+
+    Raises:
+        InputError: If there are fewer than 3 pairs, or scores that are not finite or constant.
+    """
+    cosines = np.round(np.asarray(cosines, dtype=np.float64), COSINE_DECIMALS)
+    gold = check_scores(gold)
+    names = [] if subsets is None else list(dict.fromkeys(subsets))
+    options = {"resamples": resamples, "seed": seed}
+    values = {Aggregation.ALL: _spearman_of_each(cosines, gold)}
+    draws = {Aggregation.ALL: spearman_draws(cosines, gold, **options)}
+    if len(names) < 2:
+        for name in (Aggregation.MEAN, Aggregation.WMEAN):
+            values[name], draws[name] = values[Aggregation.ALL], draws[Aggregation.ALL]
+        return Correlations(values, draws, len(gold))
+    labels = np.asarray(subsets)
+    masks = [labels == name for name in names]
+    each = np.stack([_spearman_of_each(cosines[:, mask], gold[mask]) for mask in masks])
+    drawn = np.stack(
         [
-            _resampled(first, gold, rows) - _resampled(second, gold, rows)
-            for rows in _rows(len(gold), resamples, seed)
+            # A seed of its own: subsets of equal size would be resampled alike.
+            spearman_draws(cosines[:, mask], gold[mask], resamples=resamples, seed=(seed, place))
+            for place, mask in enumerate(masks, start=1)
         ]
     )
-    draws = draws[~np.isnan(draws)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    smaller = min((draws <= 0).sum(), (draws >= 0).sum())
-    p_value = min(1.0, 2 * (smaller + 1) / (len(draws) + 1))
-    return Difference(value, float(low), float(high), float(p_value))
+    shares = {
+        Aggregation.MEAN: np.full(len(masks), 1 / len(masks)),
+        Aggregation.WMEAN: np.array([mask.mean() for mask in masks]),
+    }
+    for name, share in shares.items():
+        values[name] = np.einsum("m,mk->k", share, each)
+        draws[name] = np.einsum("m,mkr->kr", share, drawn)
+    return Correlations(values, draws, len(gold))
+
+
+def check_scores(gold: Sequence[float]) -> np.ndarray:
+    """Return gold scores (P,) as float64.
+
+    Raises:
+        InputError: If there are fewer than 3, one is not finite, or all are the same.
+    """
+    gold = np.asarray(gold, dtype=np.float64)
+    _check_values("score", gold)
+    return gold
+
+
+def _spearman(cosines: np.ndarray, gold: np.ndarray) -> float:
+    first, second = (ranks - ranks.mean() for ranks in (rankdata(cosines), rankdata(gold)))
+    length = np.sqrt((first @ first) * (second @ second))
+    return float(100 * (first @ second) / length) if length > 0 else float("nan")
+
+
+def _spearman_of_each(columns: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    return np.array(
+        [np.nan if np.isnan(column).any() else _spearman(column, gold) for column in columns]
+    )
 
 
 def _check(cosines: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,39 +180,21 @@ def _check(cosines: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarra
         raise InputError(
             f"There are {len(cosines)} cosines for {len(gold)} scores; give one score a pair."
         )
-    if len(gold) < MIN_PAIRS:
-        raise InputError(
-            f"A rank correlation needs at least {MIN_PAIRS} scored pairs; there are {len(gold)}."
-        )
-    for name, values in (("cosine", cosines), ("score", gold)):
-        if not np.isfinite(values).all():
-            place = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
-            raise InputError(f"Pair {place}: the {name} is {values[place - 1]}, not a number.")
-        if np.ptp(values) == 0:
-            raise InputError(
-                f"All {len(values)} pairs have the same {name} ({values[0]:g}); a rank correlation "
-                "is then undefined. Add pairs with other scores."
-            )
+    _check_values("cosine", cosines)
+    _check_values("score", gold)
     return cosines, gold
 
 
-def _rows(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of each resample in chunks, (r, P); the seed alone decides on them."""
-    random = np.random.default_rng(seed)
-    step = max(1, CHUNK // count)
-    for start in range(0, resamples, step):
-        yield random.integers(0, count, size=(min(step, resamples - start), count))
-
-
-def _resampled(cosines: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return Spearman × 100 of each resample, (R,); NaN where a resample is constant."""
-    return 100 * _pearson(rankdata(cosines[rows], axis=1), rankdata(gold[rows], axis=1))
-
-
-def _pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    first = first - first.mean(axis=-1, keepdims=True)
-    second = second - second.mean(axis=-1, keepdims=True)
-    product = (first * second).sum(axis=-1)
-    length = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
-    with np.errstate(invalid="ignore"):
-        return product / length
+def _check_values(name: str, values: np.ndarray) -> None:
+    if len(values) < MIN_PAIRS:
+        raise InputError(
+            f"A rank correlation needs at least {MIN_PAIRS} scored pairs; there are {len(values)}."
+        )
+    if not np.isfinite(values).all():
+        place = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
+        raise InputError(f"Pair {place}: the {name} is {values[place - 1]}, not a number.")
+    if np.ptp(values) == 0:
+        raise InputError(
+            f"All {len(values)} pairs have the same {name} ({values[0]:g}); a rank correlation "
+            "is then undefined. Add pairs with other scores."
+        )

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lwap.bank import Precision
-from lwap.sources import BUNDLED_ID
 from lwap.errors import ConfigError
 from lwap.pooling import Query, Residual, Scale, check_choice
+from lwap.sources import BUNDLED_ID
 
 POOLINGS = ("lwap", "scalar_mix")
 
