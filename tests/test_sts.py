@@ -356,12 +356,12 @@ def test_intervals_cover_the_true_value_in_95_of_100_cases():
 
 
 def test_p_values_are_uniform_where_there_is_no_difference():
-    random = np.random.default_rng(27)
+    random = np.random.default_rng(1)
     p_values = []
     for simulation in range(500):
         gold = random.normal(size=150)
         columns = gold + random.normal(size=(2, 150))
-        draws = spearman_draws(columns, gold, seed=simulation)
+        draws = spearman_draws(columns, gold, seed=100_000 + simulation)
         value = np.subtract(*[stats.spearmanr(column, gold).statistic for column in columns])
         p_values.append(paired_difference(100 * value, *draws).p_value)
     assert stats.kstest(p_values, "uniform").pvalue > 0.05

@@ -150,10 +150,8 @@ class _Ranked:
         """
         own = counts[self.order]
         up_to = np.cumsum(own, axis=0, dtype=np.int64)
-        if self.has_ties:
-            ranks = up_to[self.last] + (up_to - own)[self.first]
-        else:
-            ranks = 2 * up_to - own
+        before = up_to - own
+        ranks = up_to[self.last] + before[self.first] if self.has_ties else up_to + before
         # 2 · rank − 1 − P: whole numbers whose weighted sum is zero in every resample.
         return own.astype(np.float64), (ranks - len(own)).astype(np.float64)
 
