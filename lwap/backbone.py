@@ -5,7 +5,6 @@ Knows nothing about pooling, sentences or sentence-transformers.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
@@ -14,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
-from lwap.errors import ConfigError, ModelError
+from lwap.errors import ModelError
 
 # Position ids of these models start at padding_idx + 1 = 2, so two positions are not usable.
 _OFFSET_POSITIONS = {
@@ -92,40 +91,3 @@ def position_limit(config: PretrainedConfig) -> int | None:
     if positions is None or config.model_type == "deberta-v2":
         return positions
     return positions - 2 if config.model_type in _OFFSET_POSITIONS else positions
-
-
-def resolve_device(device: str = "auto") -> str:
-    """Return the torch device for `device`: "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        ConfigError: If the named device is not on this machine.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        if torch.empty(0, device=device).is_meta:
-            raise RuntimeError("it holds shapes without values")
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]  # torch lists all its backends after it
-        raise ConfigError(
-            f"Device '{device}' cannot be used here ({reason}). "
-            "Use 'auto', 'cpu', 'cuda', 'cuda:0' … or 'mps'."
-        ) from error
-    return device
-
-
-def has_native_bfloat16(device: torch.device | str) -> bool:
-    """Say whether `device` multiplies bfloat16 in hardware; elsewhere fp32 is far faster."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if kind == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(
-            capabilities.get("avx512_bf16")
-            or capabilities.get("amx_bf16")
-            or capabilities.get("bf16")
-        )
-    return False

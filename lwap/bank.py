@@ -18,23 +18,15 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from lwap.backbone import has_native_bfloat16
 from lwap.encoder import TOKENIZER_LOCK, LayerwiseTransformer
-from lwap.errors import ConfigError, InputError, ModelError
+from lwap.errors import ConfigError, InputError, ModelError, check_choice
+from lwap.hardware import Precision, resolve_precision
 from lwap.names import state_names
-from lwap.pooling import LayerHead, check_choice, last_token, token_max
+from lwap.pooling import LayerHead, last_token, token_max
 
 Progress = Callable[[int, int], None]
 
 BATCH_TOKENS = 1024  # padded tokens a batch; the best on two CPU cores (docs/experiments.md)
-
-
-class Precision(StrEnum):
-    """fp32 for what a person looks at; auto takes bf16 where the hardware has it; or say which."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    AUTO = "auto"
 
 
 class Summary(StrEnum):
@@ -265,18 +257,6 @@ def encode_layers(
     if directory is not None:
         _write_facts(bank, Path(directory), sorted(arrays))
     return bank
-
-
-def resolve_precision(precision: str, device: torch.device | str) -> Precision:
-    """Return the arithmetic that a precision means on a device: fp32 or bf16.
-
-    Raises:
-        ConfigError: If it is none of "fp32", "bf16", "auto".
-    """
-    choice = check_choice("precision", precision, Precision)
-    if choice == Precision.AUTO:
-        return Precision.BF16 if has_native_bfloat16(device) else Precision.FP32
-    return choice
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -35,9 +35,9 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lwap.backbone import resolve_device
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import CheckpointError, LwapError, ModelError
+from lwap.hardware import resolve_device
 from lwap.manifest import (
     CARD,
     FORMAT,

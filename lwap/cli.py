@@ -77,7 +77,7 @@ def _encode(options: argparse.Namespace) -> None:
     output = _output(options.output, ".npy", ".npz")
     texts = read_sentences(options.file)
     model = load(options.model, device=options.device)
-    strategies = list(dict.fromkeys(options.strategies or [own_strategy(model)]))
+    strategies = list(dict.fromkeys(options.strategies or [own_strategy(model) or "mean"]))
     if output.suffix == ".npy" and len(strategies) > 1:
         raise InputError(f"A .npy file holds one strategy, not {len(strategies)}; use .npz.")
     whitening = _whitening(options, model, strategies)
@@ -216,9 +216,9 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lwap.backbone import resolve_device
     from lwap.checkpoints import check_target, identify_encoder, save_head
     from lwap.data import data_folder, read_pairs, read_triplets
+    from lwap.hardware import resolve_device
     from lwap.manifest import read_info, runs_folder
     from lwap.sources import file_sha256
     from lwap.training import TrainConfig, train

@@ -1,13 +1,18 @@
-"""Readers for the files that people bring: sentences, pairs, triplets.
+"""Readers for the files that people bring: sentences, pairs, triplets, retrieval folders.
 
-CSV, TSV, JSONL and Parquet with named columns, or plain text for sentences. A wrong file gets an
-error that names the column, the row and the accepted names. Knows no models.
+CSV, TSV, JSONL and Parquet with named columns, or plain text for sentences; for retrieval the
+files of BEIR. A wrong file gets an error that names the column, the row and the accepted names.
+Knows no models.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +33,39 @@ TRIPLET_COLUMNS = {
     "hard_neg": ("hard_neg", "negative"),
 }
 SENTENCE_COLUMN = {"sentence": ("sentence", "text")}
+
+CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+JUDGEMENTS = ("qrels.tsv", "qrels/test.tsv")
+JUDGEMENT_COLUMNS = ("query-id", "corpus-id", "score")
+MAX_UNKNOWN = 0.01  # share of judgements that may name ids which are not there
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """A collection, queries, and which documents answer them, as BEIR folders hold them.
+
+    Attributes:
+        name: The folder's name.
+        document_ids: Of the N documents.
+        documents: Title and text of each, joined by a space as BEIR does.
+        query_ids: Of the Q queries that have judgements.
+        queries: Their texts.
+        relevance: For each query the gain by row of document; 0 is judged not relevant.
+        dropped: Documents left out because they have neither title nor text.
+        unjudged: Queries left out because no judgement that could be used names them.
+        unresolved: Judgements left out because their document was dropped, or an id in them is not
+            in the collection.
+    """
+
+    name: str
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    relevance: tuple[dict[int, float], ...]
+    dropped: int
+    unjudged: int
+    unresolved: int
 
 
 def data_folder() -> Path:
@@ -92,6 +130,154 @@ def read_triplets(source: str | Path | bytes, name: str | None = None) -> pd.Dat
     table = _table(content, name)
     columns = _find(table, TRIPLET_COLUMNS, name)
     return pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
+
+
+def read_retrieval(folder: str | Path) -> RetrievalData:
+    """Read a retrieval set in the BEIR format, line by line.
+
+    `corpus.jsonl` has `_id`, `title` (optional) and `text` in each line, `queries.jsonl` `_id` and
+    `text`; `qrels.tsv` or `qrels/test.tsv` has the columns `query-id, corpus-id, score` with tabs
+    between. Judgements without header are taken, too, also as TREC has them
+    (`query 0 document gain`).
+
+    What cannot be searched is left out and counted: documents without title and text, queries
+    without judgements, and judgements on documents that are not there. The last makes recall and
+    MAP a little higher than with a tool that counts what nobody can find.
+
+    Raises:
+        InputError: If a file is missing or cannot be read, a line is broken, an id occurs twice, a
+            query has no text, a document is judged twice and differently for a query, no
+            judgement is left, or more than one judgement in a hundred names an unknown id.
+    """
+    path = Path(os.path.expanduser(folder))
+    if not os.path.isdir(path):
+        raise InputError(f"There is no folder '{folder}'. Check the path.")
+    path = path.resolve()  # "." has no name
+    documents = _texts_by_id(_existing(path, (CORPUS,)), may_be_empty=True)
+    queries = _texts_by_id(_existing(path, (QUERIES,)), may_be_empty=False)
+    file = _existing(path, JUDGEMENTS)
+
+    kept = [key for key, text in documents.items() if text]
+    rows = {key: row for row, key in enumerate(kept)}
+    relevance: dict[str, dict[int, float]] = {}
+    total, unresolved, unknown = 0, 0, []
+    for number, query, document, gain in _judgements(file):
+        total += 1
+        if query not in queries or document not in rows:
+            unresolved += 1
+            if query not in queries:
+                unknown.append(f"query '{query}' in line {number}")
+            elif document not in documents:
+                unknown.append(f"document '{document}' in line {number}")
+            continue
+        gains = relevance.setdefault(query, {})
+        if gains.setdefault(rows[document], gain) != gain:
+            raise InputError(
+                f"'{file.name}', line {number}: query '{query}' and document '{document}' are "
+                f"judged {gain:g} here and {gains[rows[document]]:g} above. Keep one."
+            )
+    if len(unknown) > MAX_UNKNOWN * total:
+        raise InputError(
+            f"'{file.name}': {len(unknown)} of {total} judgements name ids that are not in "
+            f"{CORPUS} or {QUERIES}, the first {unknown[0]}. Check that the files belong together."
+        )
+    if not relevance:
+        raise InputError(f"'{file.name}' judges no document that has a text. Add judgements.")
+    judged = [key for key in queries if key in relevance]
+    return RetrievalData(
+        name=path.name,
+        document_ids=tuple(kept),
+        documents=tuple(documents[key] for key in kept),
+        query_ids=tuple(judged),
+        queries=tuple(queries[key] for key in judged),
+        relevance=tuple(relevance[key] for key in judged),
+        dropped=len(documents) - len(kept),
+        unjudged=len(queries) - len(judged),
+        unresolved=unresolved,
+    )
+
+
+# --- a retrieval folder -------------------------------------------------------------------------
+
+
+def _existing(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"'{folder.name}' has no file {' or '.join(names)}. A retrieval folder holds {CORPUS}, "
+        f"{QUERIES} and {' or '.join(JUDGEMENTS)}."
+    )
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line that is not blank; the file may be of any size."""
+    number = 0
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"'{file.name}' is not UTF-8 text, after line {number}. Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise InputError(f"'{file.name}' cannot be read: {error.strerror}.") from error
+
+
+def _texts_by_id(file: Path, may_be_empty: bool) -> dict[str, str]:
+    """Return title and text by id, in the file's order; empty strings where there is neither."""
+    texts: dict[str, str] = {}
+    for number, line in _lines(file):
+        where = f"'{file.name}', line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)  # without "line 1", which is not the file's
+            raise InputError(f"{where} is not JSON: {reason}. Write one object a line.") from error
+        if not isinstance(entry, dict) or "_id" not in entry or "text" not in entry:
+            has = f"the keys {list(entry)}" if isinstance(entry, dict) else "no keys"
+            raise InputError(f"{where} has {has}. Accepted: _id and text, and for documents title.")
+        key = entry["_id"]
+        if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
+            raise InputError(f"{where}: '_id' is {key!r}; an id is a text or a whole number.")
+        if (key := str(key)) in texts:
+            raise InputError(f"{where}: the id '{key}' stands above, too. Ids are unique.")
+        parts = [entry.get("title"), entry["text"]]
+        for part in parts:
+            if not isinstance(part, str | None):
+                raise InputError(f"{where}: {part!r:.40} is {type(part).__name__}, not text.")
+        texts[key] = " ".join(part for part in parts if part).strip()
+        if not (texts[key] or may_be_empty):
+            raise InputError(f"{where}: 'text' is empty. Fill it in or remove the line.")
+    if not any(texts.values()):
+        raise InputError(f"'{file.name}' holds no texts.")
+    return texts
+
+
+def _judgements(file: Path) -> Iterator[tuple[int, str, str, float]]:
+    """Yield line number, query id, document id and gain of each judgement."""
+    for place, (number, line) in enumerate(_lines(file)):
+        cells = [cell.strip() for cell in (line.split("\t") if "\t" in line else line.split())]
+        if place == 0 and [cell.lower().replace("_", "-") for cell in cells] == [
+            *JUDGEMENT_COLUMNS
+        ]:
+            continue
+        if len(cells) == 4:  # TREC: the second column is the iteration, which nobody uses
+            del cells[1]
+        try:
+            query, document, text = cells
+            gain = float(text)
+            if not math.isfinite(gain):
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"'{file.name}', line {number}: {line!r:.60} is no judgement. Accepted: a header "
+                f"{', '.join(JUDGEMENT_COLUMNS)} and three columns with tabs between, or four as "
+                "TREC has them (query, 0, document, gain); gains are numbers."
+            ) from None
+        yield number, query, document, int(gain) if gain.is_integer() else gain
 
 
 # --- the file -----------------------------------------------------------------------------------

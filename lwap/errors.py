@@ -4,6 +4,8 @@ Every message carries the offending value, what is accepted, and the next step. 
 command line show these as text; any other exception is a bug and keeps its traceback.
 """
 
+from enum import StrEnum
+
 
 class LwapError(Exception):
     """Base of all errors that LWAP Explorer raises on purpose."""
@@ -27,3 +29,16 @@ class StrategyError(LwapError):
 
 class ConfigError(LwapError):
     """A setting outside its allowed values, or settings that contradict each other."""
+
+
+def check_choice(name: str, value: str, choices: type[StrEnum]) -> StrEnum:
+    """Return `value` as a member of `choices`.
+
+    Raises:
+        ConfigError: If it is none of them; the message lists them.
+    """
+    try:
+        return choices(value)
+    except ValueError as error:
+        allowed = ", ".join(repr(str(choice)) for choice in choices)
+        raise ConfigError(f"{name} is {value!r}; it must be one of {allowed}.") from error

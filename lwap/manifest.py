@@ -7,6 +7,7 @@ Imports no torch, so that checkpoints are listed at once. What may be loaded is 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lwap.errors import CheckpointError, LwapError
+from lwap.sources import HUB_PATTERNS, file_sha256, remembered_sha256, resolve_encoder
 
 FORMAT = 1
 MANIFEST = "lwap.json"
@@ -133,6 +135,33 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
         results=manifest["results"],
         size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
+
+
+def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:
+    """Return a hash of every file that a model's numbers depend on, without loading it.
+
+    Configuration, tokenizer and weights, of the checkpoint and of its encoder.
+
+    Raises:
+        ModelError: If there is no such model.
+        CheckpointError: If the checkpoint's lwap.json cannot be read.
+    """
+    checkpoint = find_checkpoint(name_or_path)
+    folders = []
+    if checkpoint is not None:
+        encoder = read_manifest(checkpoint)["encoder"]
+        name_or_path, revision = encoder["id"], encoder.get("revision")
+        folders.append(checkpoint)
+    folders.append(resolve_encoder(name_or_path, revision))
+    digest = hashlib.sha256()
+    for folder in folders:
+        files = {file for pattern in HUB_PATTERNS for file in folder.rglob(pattern)}
+        for file in sorted(files):
+            is_large = file.suffix == ".safetensors"
+            found = remembered_sha256(file) if is_large else file_sha256(file)
+            digest.update(f"{file.relative_to(folder).as_posix()}|{found}\n".encode())
+        digest.update(b"--\n")
+    return digest.hexdigest()[:32]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

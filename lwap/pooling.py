@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lwap.backbone import is_causal_decoder
-from lwap.errors import ConfigError, ModelError
+from lwap.errors import ConfigError, ModelError, check_choice
 
 # PyTorch's RReLU: a random slope in training, this fixed mean slope (11/48) in eval.
 RRELU_LOWER, RRELU_UPPER = 1 / 8, 1 / 3
@@ -424,19 +424,6 @@ class ScalarMix(LayerHead):
         """Return the embeddings with one state removed and the weights renormalised, (B, S, D)."""
         logits, values = self.logits_and_values(layer_query, layer_means)
         return self.gamma * (knocked_out_weights(logits).to(values.dtype) @ values)
-
-
-def check_choice(name: str, value: str, choices: type[StrEnum]) -> StrEnum:
-    """Return `value` as a member of `choices`.
-
-    Raises:
-        ConfigError: If it is none of them; the message lists them.
-    """
-    try:
-        return choices(value)
-    except ValueError as error:
-        allowed = ", ".join(repr(str(choice)) for choice in choices)
-        raise ConfigError(f"{name} is {value!r}; it must be one of {allowed}.") from error
 
 
 def check_dimensions(embedding_dimension: int, num_states: int) -> None:

@@ -53,13 +53,14 @@ def weights_sha256(folder: Path) -> str:
             f"{folder} holds no .safetensors weights. Pickled weights (.bin, .pt) are never read; "
             "convert the model with safe_serialization=True."
         )
-    hashes = [_remembered_sha256(file) for file in files]
+    hashes = [remembered_sha256(file) for file in files]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _remembered_sha256(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, computed again only where its size or time has changed."""
     stat = path.stat()
     key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     store = cache_folder() / "sha256.json"

@@ -154,17 +154,21 @@ def default_strategies(model) -> list[str]:
     return [name for name in strategies(model) if not name.startswith(tuple(_LAYER))]
 
 
-def own_strategy(model) -> str:
-    """Return the strategy that the model's own `encode` uses, as far as this project knows it."""
+def own_strategy(model) -> str | None:
+    """Return the strategy that the model's own `encode` uses, None where it is none of ours.
+
+    Sentence-transformers also has poolings without a strategy here: weighted means, and several
+    poolings side by side.
+    """
     heads = model_heads(model)
     if heads:
         return next(iter(heads))
     for module in model:
         mode = getattr(module, "pooling_mode", None)
         if mode is not None:
-            name = {"lasttoken": "last_token"}.get(mode, mode) if isinstance(mode, str) else "mean"
-            return name if name in _FIXED else "mean"
-    return "mean"
+            name = {"lasttoken": "last_token"}.get(mode, mode) if isinstance(mode, str) else ""
+            return name if name in _FIXED else None
+    return None
 
 
 def describe(name: str) -> StrategyInfo:

@@ -14,10 +14,10 @@ from sentence_transformers.sentence_transformer.modules import BoW, Normalize, P
 from transformers import AutoModel, AutoTokenizer
 
 import lwap
-from lwap.backbone import has_native_bfloat16
 from lwap.bank import LayerBank, default_prompt, encode_layers, layerwise_transformer, model_heads
 from lwap.data import data_folder, read_pairs
 from lwap.errors import ConfigError, InputError, ModelError
+from lwap.hardware import has_native_bfloat16
 from lwap.sources import bundled_folder
 
 TOLERANCE = 1e-5
@@ -261,7 +261,7 @@ def test_bf16_is_close_and_leaves_the_model_in_fp32(tiny_model, texts):
 def test_auto_asks_the_hardware(tiny_model, texts, monkeypatch):
     banks = {name: encode_layers(tiny_model, texts, precision=name) for name in ("fp32", "bf16")}
     for is_native, same in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("lwap.bank.has_native_bfloat16", lambda device, yes=is_native: yes)
+        monkeypatch.setattr("lwap.hardware.has_native_bfloat16", lambda device, yes=is_native: yes)
         found = encode_layers(tiny_model, texts, precision="auto")
         assert np.array_equal(found.mean, banks[same].mean)
 

@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from lwap import data
-from lwap.data import FORMATS, data_folder, read_pairs, read_sentences, read_triplets
+from lwap.data import (
+    FORMATS,
+    data_folder,
+    read_pairs,
+    read_retrieval,
+    read_sentences,
+    read_triplets,
+)
 from lwap.errors import InputError
 
 PAIRS = pd.DataFrame(
@@ -363,3 +370,222 @@ def test_bytes_without_a_name_are_lines():
     assert read_sentences(b"a\nb\n") == ["a", "b"]
     with pytest.raises(InputError, match="'upload' ends in 'nothing'"):
         read_pairs(b"sentence1,sentence2\na,b\n")
+
+
+# --- a retrieval folder -------------------------------------------------------------------------
+
+CORPUS = [
+    {"_id": "d1", "title": "Wings", "text": "Lift of a wing."},
+    {"_id": "d2", "title": "", "text": "naïve\u2028🙂"},
+    {"_id": "d3", "title": "Only a title", "text": ""},
+    {"_id": 4, "text": "No title.", "metadata": {"year": 1960}},
+]
+QUERIES = [{"_id": "q1", "text": "wing lift"}, {"_id": "q2", "text": "title", "metadata": {}}]
+JUDGED = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\t4\t0\nq2\td3\t1\n"
+
+
+def json_lines(entries: list[dict], end: str = "\n") -> str:
+    return "".join(json.dumps(entry, ensure_ascii=False) + end for entry in entries)
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """Return a function that writes a retrieval folder, the given parts in place of good ones."""
+
+    def write(
+        corpus: str | bytes | None = json_lines(CORPUS),
+        queries: str | bytes | None = json_lines(QUERIES),
+        judgements: str | bytes | None = JUDGED,
+        place: str = "qrels.tsv",
+    ) -> Path:
+        folder = tmp_path / "planes"
+        (folder / "qrels").mkdir(parents=True)
+        for name, content in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
+            if content is not None:
+                content = content if isinstance(content, bytes) else content.encode()
+                (folder / name).write_bytes(content)
+        if judgements is not None:
+            content = judgements if isinstance(judgements, bytes) else judgements.encode()
+            (folder / place).write_bytes(content)
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("place", ["qrels.tsv", "qrels/test.tsv"])
+@pytest.mark.parametrize("kind", [Path, str])
+def test_a_collection_is_read(collection, place, kind):
+    found = read_retrieval(kind(collection(place=place)))
+    assert found.name == "planes"
+    assert found.document_ids == ("d1", "d2", "d3", "4")
+    assert found.documents == (
+        "Wings Lift of a wing.",
+        "naïve\u2028🙂",
+        "Only a title",
+        "No title.",
+    )
+    assert (found.query_ids, found.queries) == (("q1", "q2"), ("wing lift", "title"))
+    assert found.relevance == ({0: 2, 3: 0}, {2: 1})
+    assert (found.dropped, found.unjudged, found.unresolved) == (0, 0, 0)
+
+
+def test_the_current_folder_has_a_name(collection, monkeypatch):
+    monkeypatch.chdir(collection())
+    assert read_retrieval(".").name == "planes"
+
+
+def test_qrels_beside_the_folder_of_splits_come_first(collection):
+    folder = collection()
+    (folder / "qrels" / "test.tsv").write_text("q1 0 d2 1")
+    assert read_retrieval(folder).relevance == ({0: 2, 3: 0}, {2: 1})
+
+
+@pytest.mark.parametrize(
+    "judgements",
+    [
+        JUDGED.replace("\n", "\r\n"),
+        "\ufeff" + JUDGED,
+        JUDGED.replace("query-id\tcorpus-id\tscore", "Query_ID\tCorpus_ID\tSCORE"),
+        JUDGED.partition("\n")[2],
+        "q1 0 d1 2\nq1 0 4 0\n\nq2 Q0 d3 1\n",
+        "q1\t0\td1\t2\nq1\t0\t4\t0\nq2\t0\td3\t1",
+        "q1  d1  2.0\nq1  4  0\nq2  d3  1\n",
+        JUDGED + "q1\td1\t2\n",
+    ],
+)
+def test_forms_of_judgements(collection, judgements):
+    found = read_retrieval(collection(judgements=judgements))
+    assert found.relevance == ({0: 2, 3: 0}, {2: 1})
+
+
+def test_gains_may_be_fractions_or_negative(collection):
+    found = read_retrieval(collection(judgements="q1 0 d1 0.5\nq1 0 d2 -2\n"))
+    assert found.relevance == ({0: 0.5, 1: -2},)
+
+
+@pytest.mark.parametrize("nothing", [{"text": ""}, {"title": " ", "text": None}, {"text": "\n"}])
+def test_what_cannot_be_searched_is_left_out_and_counted(collection, nothing):
+    corpus = [CORPUS[0], {"_id": "empty", **nothing}, *CORPUS[1:]]
+    queries = [{"_id": "q0", "text": "nobody judged this"}, *QUERIES, {"_id": "q3", "text": "x"}]
+    judgements = JUDGED + "q1\tempty\t3\nq3\tempty\t1\n"
+    found = read_retrieval(collection(json_lines(corpus), json_lines(queries), judgements))
+    assert found.document_ids == ("d1", "d2", "d3", "4")
+    assert found.query_ids == ("q1", "q2")
+    assert found.relevance == ({0: 2, 3: 0}, {2: 1})
+    assert (found.dropped, found.unjudged, found.unresolved) == (1, 2, 2)
+
+
+def test_one_stray_judgement_in_a_hundred_is_left_out_and_counted(collection):
+    corpus = [{"_id": str(number), "text": f"Text {number}."} for number in range(99)]
+    judgements = "".join(f"q1 0 {number} 1\n" for number in range(100))
+    found = read_retrieval(collection(json_lines(corpus), json_lines(QUERIES), judgements))
+    assert len(found.relevance[0]) == 99
+    assert found.unresolved == 1
+
+
+def test_two_stray_judgements_in_a_hundred_are_an_error(collection):
+    corpus = [{"_id": str(number), "text": f"Text {number}."} for number in range(98)]
+    judgements = "".join(f"q1 0 {number} 1\n" for number in range(100))
+    message = (
+        "'qrels.tsv': 2 of 100 judgements name ids that are not in corpus.jsonl or queries.jsonl, "
+        "the first document '98' in line 99. Check that the files belong together"
+    )
+    with pytest.raises(InputError, match=message):
+        read_retrieval(collection(json_lines(corpus), json_lines(QUERIES), judgements))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"corpus": None}, r"'planes' has no file corpus\.jsonl\. A retrieval folder holds corpus"),
+        ({"queries": None}, r"has no file queries\.jsonl\."),
+        ({"judgements": None}, r"no file qrels\.tsv or qrels/test\.tsv\. A retrieval folder hol"),
+        ({"corpus": "\n"}, "'corpus.jsonl' holds no texts"),
+        ({"queries": b""}, "'queries.jsonl' holds no texts"),
+        ({"corpus": '{"_id": "a", "text": ""}'}, "'corpus.jsonl' holds no texts"),
+        (
+            {"corpus": json_lines(CORPUS) + "{'_id': 5}"},
+            r"'corpus.jsonl', line 5 is not JSON: Expecting property name.*Write one object a line",
+        ),
+        ({"queries": '{"_id": "q1", "text": '}, "'queries.jsonl', line 1 is not JSON: Expecting"),
+        ({"corpus": "[" * 100_000}, "'corpus.jsonl', line 1 is not JSON: "),
+        ({"corpus": "[1, 2]"}, r"'corpus.jsonl', line 1 has no keys\. Accepted: _id and text"),
+        (
+            {"corpus": '\n{"id": "a", "text": "b"}'},
+            r"line 2 has the keys \['id', 'text'\]\. Accepted: _id and text, and for doc",
+        ),
+        ({"queries": '{"_id": "a", "query": "b"}'}, r"'queries.jsonl', line 1 has the keys \['_id"),
+        ({"corpus": '{"_id": null, "text": "b"}'}, "line 1: '_id' is None; an id is a text or a"),
+        ({"corpus": '{"_id": "", "text": "b"}'}, "line 1: '_id' is ''"),
+        ({"corpus": '{"_id": true, "text": "b"}'}, "line 1: '_id' is True"),
+        ({"corpus": '{"_id": "a", "text": ["b"]}'}, r"line 1: \['b'\] is list, not text"),
+        ({"corpus": '{"_id": "a", "title": 7, "text": ""}'}, "line 1: 7 is int, not text"),
+        (
+            {"corpus": json_lines([*CORPUS, {"_id": "4", "text": "again"}])},
+            "'corpus.jsonl', line 5: the id '4' stands above, too. Ids are unique",
+        ),
+        ({"queries": json_lines([*QUERIES, QUERIES[0]])}, "line 3: the id 'q1' stands above"),
+        (
+            {"queries": json_lines([QUERIES[0], {"_id": "q2", "text": " "}])},
+            "'queries.jsonl', line 2: 'text' is empty. Fill it in or remove the line",
+        ),
+        ({"corpus": b'{"_id": "a", "text": "caf\xe9"}'}, "'corpus.jsonl' is not UTF-8 text, after"),
+        ({"judgements": JUDGED.encode("utf-16")}, r"'qrels\.tsv' is not UTF-8 text.* Save it as"),
+        (
+            {"judgements": JUDGED + "q1\td2\thigh\n"},
+            r"'qrels\.tsv', line 5: 'q1\\td2\\thigh' is no judgement\. Accepted: a header",
+        ),
+        ({"judgements": JUDGED + "q1\td2\n"}, "line 5: .* is no judgement"),
+        ({"judgements": JUDGED + "q1\td2\tnan\n"}, "line 5: .* gains are numbers"),
+        ({"judgements": "query\tdocument\tgain\nq1\td1\t1"}, "line 1: .* is no judgement"),
+        (
+            {"judgements": JUDGED + "q1\td1\t1\n"},
+            r"line 5: query 'q1' and document 'd1' are judged 1 here and 2 above\. Keep one",
+        ),
+        ({"judgements": JUDGED + "q9\td1\t1\n"}, r"1 of 4 .*, the first query 'q9' in line 5\."),
+        ({"judgements": "\n"}, "'qrels.tsv' judges no document that has a text. Add judgements"),
+    ],
+)
+def test_refuses_a_retrieval_folder(collection, parts, message):
+    with pytest.raises(InputError, match=message):
+        read_retrieval(collection(**parts))
+
+
+@pytest.mark.parametrize("name", ["missing", "~nobody-here/x", "a\0b", "x" * 5000])
+def test_refuses_a_retrieval_folder_that_is_not_there(name):
+    with pytest.raises(InputError, match=r"There is no folder '.*'\. Check the path\."):
+        read_retrieval(name)
+
+
+def test_a_retrieval_folder_is_no_file(collection):
+    with pytest.raises(InputError, match="There is no folder"):
+        read_retrieval(collection() / "corpus.jsonl")
+
+
+def test_a_collection_may_be_larger_than_an_upload(collection, monkeypatch):
+    monkeypatch.setattr(data, "MAX_MEGABYTES", 0)
+    assert len(read_retrieval(collection()).documents) == 4
+
+
+def test_a_collection_that_cannot_be_read_says_why(collection, monkeypatch):
+    folder = collection()
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"'corpus.jsonl' cannot be read: Permission denied"):
+        read_retrieval(folder)
+
+
+@pytest.mark.shared_data
+def test_cranfield_is_read():
+    folder = data_folder() / "retrieval" / "cranfield"
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name} is not there; LWAP_DATA names the data folder")
+    found = read_retrieval(folder)
+    # Two of the 1,400 abstracts are empty and not in the file; one of these is judged.
+    assert (len(found.documents), len(found.queries)) == (1398, 225)
+    assert sum(map(len, found.relevance)) == 1611
+    assert {gain for gains in found.relevance for gain in gains.values()} == {1, 2, 3, 4}
+    assert (found.dropped, found.unjudged, found.unresolved) == (0, 0, 1)

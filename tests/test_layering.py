@@ -14,8 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # A new module in lwap/ is added here, at the lowest level that serves.
 LEVELS = {
     0: ("errors", "names", "scores"),
-    1: ("backbone", "whitening", "figures", "sources", "manifest"),
-    2: ("pooling", "bank", "encoder", "data", "strategy", "store", "catalogue"),
+    1: ("backbone", "whitening", "figures", "hardware", "sources"),
+    2: (
+        "pooling",
+        "bank",
+        "encoder",
+        "data",
+        "strategy",
+        "manifest",
+        "diskcache",
+        "store",
+        "catalogue",
+    ),
     3: ("evaluation", "projection", "explanation", "checkpoints", "comparison"),
     4: ("jobs", "export", "training", "report"),
     5: ("ui", "cli"),

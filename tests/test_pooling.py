@@ -11,12 +11,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
-from lwap.errors import ConfigError, ModelError
+from lwap.errors import ConfigError, ModelError, check_choice
 from lwap.pooling import (
     LayerHead,
     LayerwiseAttentionPooling,
     ScalarMix,
-    check_choice,
     first_token,
     knocked_out_weights,
     last_token,

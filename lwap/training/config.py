@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lwap.bank import Precision
-from lwap.errors import ConfigError
-from lwap.pooling import Query, Residual, Scale, check_choice
+from lwap.errors import ConfigError, check_choice
+from lwap.hardware import Precision
+from lwap.pooling import Query, Residual, Scale
 from lwap.sources import BUNDLED_ID
 
 POOLINGS = ("lwap", "scalar_mix")

@@ -179,7 +179,7 @@ def _load(name: str, changed: int) -> _Loaded:
     model = load(name)
     transformer = layerwise_transformer(model)
     checkpoint = find_checkpoint(name)
-    pooling, trained_on, dev_score = own_strategy(model), "", ""
+    pooling, trained_on, dev_score = own_strategy(model) or "one of its own", "", ""
     encoder, has_attention = name, False
     if checkpoint is not None:
         info = read_info(checkpoint, name)

@@ -16,8 +16,8 @@ from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
 from lwap.checkpoints import save_head
-from lwap.sources import weights_sha256
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
+from lwap.sources import weights_sha256
 from tests.pages.driving import PAGES, ROOT, SECONDS
 
 RESULTS = {
