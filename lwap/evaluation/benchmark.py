@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ import numpy as np
 import pandas as pd
 
 from lwap import __version__
-from lwap.catalogue import _task_file as task_file
-from lwap.catalogue import check_scored, fingerprint, read_task, sts_task
+from lwap.catalogue import (
+    check_scored,
+    fingerprint,
+    read_task,
+    sts_task,
+    task_file,
+    task_notes,
+)
 from lwap.data import read_pairs
 from lwap.diskcache import DiskCache
 from lwap.errors import ConfigError, InputError
@@ -95,7 +101,7 @@ class Task:
             subsets=subsets,
             sha256=sha256 or fingerprint(pairs),
             has_hidden_subsets=has_hidden_subsets and subsets is None,
-            notes=tuple(notes),
+            notes=tuple(f"{name}: {note}" for note in notes),
         )
 
     @classmethod
@@ -120,16 +126,16 @@ def standard_tasks(folder: str | Path, keys: Sequence[str]) -> list[Task]:
     for key in dict.fromkeys(keys):
         pairs = read_task(key, folder)
         entry = sts_task(key)
-        tasks.append(
-            Task.from_pairs(
-                pairs,
-                entry.title,
-                sha256=file_sha256(task_file(entry, folder)),
-                has_hidden_subsets=entry.subsets > 1,
-                low=entry.low,
-                high=entry.high,
-            )
+        task = Task.from_pairs(
+            pairs,
+            entry.title,
+            sha256=file_sha256(task_file(entry, folder)),
+            has_hidden_subsets=entry.subsets > 1,
+            low=entry.low,
+            high=entry.high,
         )
+        notes = tuple(f"{entry.title}: {note}" for note in task_notes(key, pairs))
+        tasks.append(replace(task, notes=notes))
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""The command line, `python -m lwap`: encode, compare, explain, train, models.
+"""The command line, `python -m lwap`: encode, compare, explain, train, models, and measuring.
 
 Torch is imported by the command that needs it, so that --help answers at once.
 """
@@ -11,14 +11,23 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lwap.cli import measure
+from lwap.cli.shared import (
+    DEFAULT_MODEL,
+    PAPER_MODEL,
+    cut,
+    model_options,
+    output_path,
+    print_json,
+    rounded,
+    show_progress,
+    writing,
+)
 from lwap.errors import InputError, LwapError
-
-DEFAULT_MODEL = "lwap-minilm-residual"
-PAPER_MODEL = "lwap-minilm-paper"
 
 _DESCRIPTION = """\
 See, test and train poolings over all layers of a sentence encoder.
@@ -28,6 +37,13 @@ See, test and train poolings over all layers of a sentence encoder.
   explain   which layers a model listens to, and what each is worth (knock-out)
   train     train a pooling head on triplets, encoder frozen; about a minute on a laptop
   models    list, show and verify checkpoints
+
+  sts       every strategy and layer on STS12-16, STS-B and SICK-R, with what is significant
+  evaluate  the same on labelled pairs of your own
+  geometry  alignment, uniformity and isotropy of every strategy and layer
+  retrieval semantic search in a BEIR folder: nDCG@10, MAP, MRR@10, Recall@100
+  data      list and download public data sets
+  cache     what evaluations keep on disk
 """
 _EPILOG = """\
 Models are checkpoints (lwap models list), the bundled encoder (all-MiniLM-L6-v2), folders, or hub
@@ -74,14 +90,14 @@ def _encode(options: argparse.Namespace) -> None:
     from lwap.data import read_sentences
     from lwap.strategy import embed, needed_summaries, own_strategy
 
-    output = _output(options.output, ".npy", ".npz")
+    output = output_path(options.output, ".npy", ".npz")
     texts = read_sentences(options.file)
     model = load(options.model, device=options.device)
     strategies = list(dict.fromkeys(options.strategies or [own_strategy(model) or "mean"]))
     if output.suffix == ".npy" and len(strategies) > 1:
         raise InputError(f"A .npy file holds one strategy, not {len(strategies)}; use .npz.")
     whitening = _whitening(options, model, strategies)
-    with _progress("sentences", options) as progress:
+    with show_progress("sentences", options) as progress:
         bank = encode_layers(
             model,
             texts,
@@ -90,7 +106,7 @@ def _encode(options: argparse.Namespace) -> None:
             progress=progress,
         )
     vectors = {name: embed(bank, name, whitening=whitening) for name in strategies}
-    with _writing(output):
+    with writing(output):
         if output.suffix == ".npy":
             np.save(output, vectors[strategies[0]])
         else:
@@ -106,7 +122,7 @@ def _encode(options: argparse.Namespace) -> None:
         "output": str(output),
     }
     if options.json:
-        _print_json(summary)
+        print_json(summary)
         return
     print(f"{len(bank)} sentences × {bank.dimension} under {', '.join(strategies)} -> {output}")
     if truncated:
@@ -127,12 +143,12 @@ def _compare(options: argparse.Namespace) -> None:
         raise InputError("Give either a file of pairs or --pair SENTENCE SENTENCE (repeatable).")
     if options.show < 0:
         raise InputError(f"--show is {options.show}; it must be 0 or more.")
-    output = _output(options.output, ".csv") if options.output else None
+    output = output_path(options.output, ".csv") if options.output else None
     pairs = read_pairs(options.file) if options.file else options.pair
     model = load(options.model, device=options.device)
     strategies = list(dict.fromkeys(options.strategies or default_strategies(model)))
     whitening = _whitening(options, model, strategies)
-    with _progress("pairs", options) as progress:
+    with show_progress("pairs", options) as progress:
         table = compare(
             model,
             pairs,
@@ -152,11 +168,11 @@ def _compare(options: argparse.Namespace) -> None:
     for reason, names in lacking.items():
         print(f"No Spearman for {', '.join(names)}: {reason}", file=sys.stderr)
     if output:
-        with _writing(output):
+        with writing(output):
             table.to_csv(output, index=False)
     if options.json:
         rows = json.loads(table.to_json(orient="records", double_precision=10))
-        _print_json({"model": model.lwap_name, "pairs": rows, "spearman": correlations})
+        print_json({"model": model.lwap_name, "pairs": rows, "spearman": correlations})
         return
     if correlations:
         print("Spearman × 100 with the scores [95 % interval], higher is better")
@@ -165,7 +181,7 @@ def _compare(options: argparse.Namespace) -> None:
             print(f"  {name:<18}{score['value']:7.2f}  [{score['low']:.2f}, {score['high']:.2f}]")
         print()
     for place, row in table.head(options.show).iterrows():
-        print(f"{place + 1}. {_cut(row['sentence1'])}\n   {_cut(row['sentence2'])}")
+        print(f"{place + 1}. {cut(row['sentence1'])}\n   {cut(row['sentence2'])}")
         print("   " + "  ".join(f"{name} {row[name]:.3f}" for name in strategies))
     if len(table) > options.show:
         print(f"… and {len(table) - options.show} more pairs; --output FILE.csv writes them all.")
@@ -181,10 +197,10 @@ def _explain(options: argparse.Namespace) -> None:
     if bool(options.file) == bool(options.sentences):
         raise InputError("Give sentences, or --file FILE, one of the two.")
     texts = read_sentences(options.file) if options.file else options.sentences
-    with _progress("sentences", options) as progress:
+    with show_progress("sentences", options) as progress:
         found = explain(load(options.model, device=options.device), texts, progress=progress)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "model": options.model,
                 "strategy": found.strategy,
@@ -194,9 +210,9 @@ def _explain(options: argparse.Namespace) -> None:
                         "text": text,
                         "tokens": int(found.token_counts[row]),
                         "is_truncated": bool(found.is_truncated[row]),
-                        "weights": _rounded(found.weights[row]),
-                        "knockout": _rounded(found.knockout[row]),
-                        "attention": _rounded(found.attention[row]),
+                        "weights": rounded(found.weights[row]),
+                        "knockout": rounded(found.knockout[row]),
+                        "attention": rounded(found.attention[row]),
                     }
                     for row, text in enumerate(texts)
                 ],
@@ -205,7 +221,7 @@ def _explain(options: argparse.Namespace) -> None:
         return
     print(f"{options.model}: weight of each state, and knock-out (1 − cosine without it)")
     for row, text in enumerate(texts):
-        print(f"\n{_cut(text)}")
+        print(f"\n{cut(text)}")
         if found.is_truncated[row]:
             print(f"  (cut to the encoder's limit of {found.max_tokens} tokens)")
         highest = found.weights[row].max()
@@ -241,7 +257,7 @@ def _train(options: argparse.Namespace) -> None:
             loss = f"loss {row['loss']:.3f}" if row["step"] else "untrained "
             print(f"step {row['step']:>5} of {row['steps']}   {loss}   dev {row['dev']:.2f}")
 
-    with _progress("sentences encoded", options) as progress:
+    with show_progress("sentences encoded", options) as progress:
         result = train(
             config,
             triplets,
@@ -274,14 +290,14 @@ def _train(options: argparse.Namespace) -> None:
     )
     info = read_info(output, name)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "name": name,
                 "folder": str(output),
                 "size_bytes": info.size_bytes,
                 "best_step": result.best_step,
                 "results": result.results,
-                "seconds": _rounded(list(result.seconds.values())),
+                "seconds": rounded(list(result.seconds.values())),
             }
         )
         return
@@ -298,7 +314,7 @@ def _models_list(options: argparse.Namespace) -> None:
 
     found = list_checkpoints()
     if options.json:
-        _print_json({"checkpoints": [_info_dict(info) for info in found], "encoder": BUNDLED})
+        print_json({"checkpoints": [_info_dict(info) for info in found], "encoder": BUNDLED})
         return
     for info in found:
         print(f"{info.name:<26}{info.pooling:<12}{info.size_bytes / 1e6:5.1f} MB  {info.encoder}")
@@ -314,7 +330,7 @@ def _models_show(options: argparse.Namespace) -> None:
         names = ", ".join(info.name for info in list_checkpoints()) or "none"
         raise ModelError(f"There is no checkpoint '{options.name}'. There are: {names}.")
     if options.json:
-        _print_json(_info_dict(read_info(folder)))
+        print_json(_info_dict(read_info(folder)))
         return
     card = folder / CARD
     print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
@@ -332,7 +348,7 @@ def _models_verify(options: argparse.Namespace) -> None:
         except LwapError as error:
             errors.append(str(error))
     if options.json:
-        _print_json(checked)
+        print_json(checked)
     else:
         for name, lines in checked.items():
             print(f"{name}: good")
@@ -363,7 +379,7 @@ def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) ->
             "that are scored."
         )
     texts = list(dict.fromkeys(read_sentences(options.whiten_on)))
-    with _progress("sentences for whitening", options) as progress:
+    with show_progress("sentences for whitening", options) as progress:
         bank = encode_layers(
             model,
             texts,
@@ -373,38 +389,6 @@ def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) ->
         )
     corpus = Path(options.whiten_on).name
     return {base: fit_whitening(bank, base, corpus=corpus) for base in bases}
-
-
-@contextlib.contextmanager
-def _progress(unit: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
-    """Give a progress callback that draws a bar on a terminal's standard error after a second."""
-    from tqdm import tqdm
-
-    with tqdm(unit=f" {unit}", delay=1, disable=None, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield advance
-
-
-def _output(name: str, *suffixes: str) -> Path:
-    """Return the path of an output file, checked before there is work to lose."""
-    path = Path(name)
-    if path.suffix not in suffixes:
-        raise InputError(f"--output is '{path}'; it must end in {' or '.join(suffixes)}.")
-    if not os.path.isdir(path.parent):
-        raise InputError(f"'{path}' cannot be written: there is no folder '{path.parent}'.")
-    return path
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
 
 
 def _train_command(options: argparse.Namespace, config, data: Path) -> str:
@@ -439,21 +423,6 @@ def _info_dict(info) -> dict[str, Any]:
     return {**vars(info), "folder": str(info.folder)}
 
 
-def _rounded(values) -> list:
-    import numpy as np
-
-    return np.round(np.asarray(values, dtype=float), 6).tolist()
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))
-
-
-def _cut(text: str, limit: int = 90) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 # --- the parser ---------------------------------------------------------------------------------
 
 
@@ -479,7 +448,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     encode.add_argument("file", help="sentences: .txt (one a line), or a table with 'sentence'")
     encode.add_argument("--output", "-o", required=True, help=".npy (one strategy) or .npz")
-    _model_options(encode, strategies="default: the model's own")
+    model_options(encode, strategies="default: the model's own")
 
     compare = add(
         "compare",
@@ -495,7 +464,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--pair", nargs=2, action="append", metavar=("A", "B"), help="one pair")
     compare.add_argument("--output", "-o", help="write all scores to this CSV file")
     compare.add_argument("--show", type=int, default=10, help="pairs to print (default 10)")
-    _model_options(compare, strategies="default: all but the single layers")
+    model_options(compare, strategies="default: all but the single layers")
 
     explain = add(
         "explain",
@@ -509,9 +478,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("sentences", nargs="*", help="sentences, quoted")
     explain.add_argument("--file", help="read the sentences from a file")
     # The paper's head: the residual one leans on the last mean, so its knock-outs are tiny.
-    _model_options(explain, strategies=None, model=PAPER_MODEL)
+    model_options(explain, strategies=None, model=PAPER_MODEL)
 
     _add_train(add)
+    measure.add_commands(add, commands, formatter)
 
     models = commands.add_parser(
         "models",
@@ -546,24 +516,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in (listing, show, verifying):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
-
-
-def _model_options(
-    command: argparse.ArgumentParser, strategies: str | None, model: str = DEFAULT_MODEL
-) -> None:
-    command.add_argument("--model", "-m", default=model, help=f"model (default {model})")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
-    if strategies is not None:
-        command.add_argument("--strategies", nargs="+", metavar="NAME", help=strategies)
-        command.add_argument(
-            "--precision",
-            default="fp32",
-            help="fp32 (default), bf16, or auto: bf16 where the hardware has it, faster in bulk",
-        )
-        command.add_argument(
-            "--whiten-on", metavar="FILE", help="sentences that NAME+whiten is fitted on"
-        )
-    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
