@@ -1,7 +1,7 @@
 """Named arrays on disk, each entry one checked file; a cache may vanish, but is never wrong.
 
 An entry is written beside its place and renamed, so that two processes may write the same one;
-it carries a hash of each array, so that a damaged one is noticed, removed and made again. The
+it carries hashes of all it says, so that a damaged one is noticed, removed and made again. The
 oldest entries go when the folder grows beyond its limit. Knows nothing of models or sentences.
 """
 
@@ -26,9 +26,10 @@ from lwap.errors import ConfigError, InputError
 from lwap.sources import cache_folder
 
 LIMIT_GB = 5.0
-SUFFIX = ".safetensors"
+SUFFIX = ".lwap"  # safetensors inside; a name of our own, as prune must never meet a person's model
+SCRATCH = ".lwap-new-"
 ABANDONED = 3600  # seconds after which the scratch file of a killed process is removed
-_HASHES = "xxh3_128"
+_HASHES, _SEAL = "xxh3_128", "xxh3_128 of these and the facts"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class DiskCache:
 
     def has(self, kind: str, name: str) -> bool:
         """Say whether there is such an entry; it may still turn out to be damaged."""
-        return self._file(kind, name).is_file()
+        # os.path says False where Path raises: no permission, a name that is too long.
+        return os.path.isfile(self._file(kind, name))
 
     def read(
         self, kind: str, name: str, only: Iterable[str] | None = None
@@ -80,16 +82,20 @@ class DiskCache:
             only: The arrays to read; by default all of them.
         """
         file = self._file(kind, name)
-        if not file.is_file():
+        if not self.has(kind, name):
             return None
         try:
             with safe_open(file, framework="np") as content:
                 facts = dict(content.metadata() or {})
-                hashes = json.loads(facts.pop(_HASHES))
-                wanted = [key for key in content.keys() if only is None or key in set(only)]  # noqa: SIM118 (a safetensors file is no dict)
-                arrays = {key: content.get_tensor(key) for key in wanted}
-            if changed := [key for key in wanted if _hash(arrays[key]) != hashes[key]]:
+                seal, hashes = facts.pop(_SEAL), json.loads(facts.pop(_HASHES))
+                if seal != _seal(hashes, facts) or set(content.keys()) != set(hashes):
+                    raise ValueError("its header has changed")
+                wanted = set(hashes) if only is None else set(only) & set(hashes)
+                arrays = {key: content.get_tensor(key) for key in sorted(wanted)}
+            if changed := [key for key in arrays if _hash(arrays[key]) != hashes[key]]:
                 raise ValueError(f"the array '{changed[0]}' has changed")
+        except FileNotFoundError:  # another process removed it just now
+            return None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._say(
                 f"A damaged entry of the cache was removed and is made again: {kind}/{name} "
@@ -117,14 +123,16 @@ class DiskCache:
             self._stop(f"it has a limit of {self.limit_bytes / 1e9:g} GB")
             return False
         file = self._file(kind, name)
-        arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+        facts = dict(facts or {})
         hashes = {key: _hash(array) for key, array in arrays.items()}
+        checks = {_HASHES: json.dumps(hashes), _SEAL: _seal(hashes, facts)}
         scratch = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, scratch = tempfile.mkstemp(prefix=".new-", dir=file.parent)
+            descriptor, scratch = tempfile.mkstemp(prefix=SCRATCH, dir=file.parent)
             os.close(descriptor)
-            save_file(arrays, scratch, {**(facts or {}), _HASHES: json.dumps(hashes)})
+            save_file(arrays, scratch, facts | checks)
             os.replace(scratch, file)
         except (OSError, SafetensorError) as error:
             if scratch is not None:
@@ -152,18 +160,19 @@ class DiskCache:
             is_abandoned = file.suffix != SUFFIX and time.time() - changed > ABANDONED
             if is_abandoned or (removed < excess and file.suffix == SUFFIX):
                 with contextlib.suppress(OSError):
-                    file.unlink()
+                    file.unlink(missing_ok=True)  # another process may prune at the same time
                     removed += size
         return removed
 
     def _files(self) -> list[tuple[Path, int, float]]:
         """Return entries and scratch files with size and time of last use; never other files."""
         found = []
-        for pattern in (f"*/**/*{SUFFIX}", "*/**/.new-*"):
-            for file in self.folder.glob(pattern):
-                with contextlib.suppress(OSError):  # another process may have removed it
-                    status = file.stat()
-                    found.append((file, status.st_size, status.st_mtime))
+        for pattern in (f"*/**/*{SUFFIX}", f"*/**/{SCRATCH}*"):
+            with contextlib.suppress(OSError):  # another process may have removed a folder
+                for file in self.folder.glob(pattern):
+                    with contextlib.suppress(OSError):  # or the file
+                        status = file.stat()
+                        found.append((file, status.st_size, status.st_mtime))
         return found
 
     def _file(self, kind: str, name: str) -> Path:
@@ -212,11 +221,18 @@ def checked_gigabytes(value: float) -> int:
 
 
 def _hash(array: np.ndarray) -> str:
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    digest = xxhash.xxh3_128(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _seal(hashes: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps([hashes, facts], sort_keys=True).encode())
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if is_full or os.strerror(errno.ENOSPC) in str(error):  # safetensors has it in words only
         return "no space is left on the disk"
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return text.splitlines()[0]

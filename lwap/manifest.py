@@ -156,7 +156,7 @@ def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         files = {file for pattern in HUB_PATTERNS for file in folder.rglob(pattern)}
-        for file in sorted(files):
+        for file in sorted(filter(Path.is_file, files)):
             is_large = file.suffix == ".safetensors"
             found = remembered_sha256(file) if is_large else file_sha256(file)
             digest.update(f"{file.relative_to(folder).as_posix()}|{found}\n".encode())

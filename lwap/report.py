@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
+from plotly.offline import get_plotlyjs
+
+from lwap import figures
 
 
 def markdown_table(result, aggregation: str = "all") -> str:
@@ -11,7 +18,7 @@ def markdown_table(result, aggregation: str = "all") -> str:
     values, (low, high) = result.values(aggregation), result.bounds(aggregation)
     tied = result.tied(aggregation)
     lines = [
-        "| strategy | " + " | ".join(names) + f" | 95 % of {names[-1]} |",
+        f"| strategy | {' | '.join(map(_markdown, names))} | 95 % of {_markdown(names[-1])} |",
         "|---" * (len(names) + 2) + "|",
     ]
     for row, label in enumerate(result.labels):
@@ -23,8 +30,10 @@ def markdown_table(result, aggregation: str = "all") -> str:
             elif tied[row, column]:
                 text = f"{text}\\*"
             cells.append(text)
-        lines.append(f"| `{label}` | {' | '.join(cells)} | {_interval(low, high, row)} |")
-    return "\n".join([*lines, "", _caption(result, aggregation)]) + "\n"
+        lines.append(
+            f"| `{_markdown(label)}` | {' | '.join(cells)} | {_interval(low, high, row)} |"
+        )
+    return "\n".join([*lines, "", _caption(result, aggregation, r"with \*")]) + "\n"
 
 
 def latex_table(result, aggregation: str = "all") -> str:
@@ -51,7 +60,7 @@ def latex_table(result, aggregation: str = "all") -> str:
             cells.append(text)
         interval = _interval(low, high, row)
         lines.append(rf"\texttt{{{_latex(label)}}} & {' & '.join(cells)} & {interval} \\")
-    caption = _latex(_caption(result, aggregation).replace("*", ""))
+    caption = _latex(_caption(result, aggregation, "underlined"))
     lines += [
         r"\bottomrule",
         r"\end{tabular}",
@@ -71,19 +80,228 @@ def _interval(low: np.ndarray, high: np.ndarray, row: int) -> str:
     return f"[{low[row, -1]:.2f}, {high[row, -1]:.2f}]"
 
 
-def _caption(result, aggregation: str) -> str:
+def in_words(fact: str | dict[str, str]) -> str:
+    """Return a fact of `provenance()`, which is a text, or a text a model where these differ.
+
+    >>> in_words({"mine": "all-MiniLM-L6-v2", "other": "bert-base"})
+    'all-MiniLM-L6-v2 (mine), bert-base (other)'
+    """
+    if isinstance(fact, str):
+        return fact
+    return ", ".join(f"{text} ({model})" for model, text in fact.items())
+
+
+def _caption(result, aggregation: str, tied: str) -> str:
     facts = result.provenance()
     return (
-        f"Spearman × 100, aggregation {aggregation}; encoder {facts['encoder']}, "
-        f"{facts['precision']}. Best of a column marked; others so marked are not significantly "
-        f"worse (paired bootstrap of {result.resamples} resamples, seed {result.seed}, Holm)."
+        f"Spearman × 100, aggregation {aggregation}; encoder {in_words(facts['encoder'])}, "
+        f"{in_words(facts['precision'])}. Best of a column in bold; those {tied} are not "
+        f"significantly worse (paired bootstrap of {result.resamples} resamples, seed "
+        f"{result.seed}, Holm)."
     )
 
 
+def _markdown(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
 def _latex(text: str) -> str:
-    marks = {"\\": r"\textbackslash{}", "×": r"$\times$", "·": r"$\cdot$", "–": "--"}
+    marks = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "×": r"$\times$",
+        "·": r"$\cdot$",
+        "–": "--",
+    }
     return "".join(f"\\{c}" if c in "&%$#_{}" else marks.get(c, c) for c in text)
 
 
-def html_report(result, geometries) -> str:
-    raise NotImplementedError
+# --- the report ---------------------------------------------------------------------------------
+
+
+def html_report(result, geometries: Sequence = ()) -> str:
+    """Return one self-contained HTML file: grid, layer curves, differences, planes, provenance.
+
+    Figures are interactive and bring their script with them (about 5 MB): the file opens offline
+    and asks no server for anything.
+
+    Args:
+        result: An `StsResult`.
+        geometries: `GeometryResult`s of its models, for the plane of alignment and uniformity.
+    """
+    parts = [_heading(result), _grid(result), *_curves(result), _differences(result)]
+    parts += [_plane(found) for found in geometries]
+    parts += [_table(result), _provenance(result)]
+    return _PAGE.format(
+        title=html.escape(_title(result)), script=get_plotlyjs(), body="\n".join(parts)
+    )
+
+
+def _title(result) -> str:
+    return f"{', '.join(result.models)} on {', '.join(task.name for task in result.tasks)}"
+
+
+def _heading(result) -> str:
+    pairs = sum(map(len, result.tasks))
+    lines = [f"<h1>{html.escape(_title(result))}</h1>"]
+    lines.append(
+        f"<p>Spearman × 100 between cosines and gold scores of {pairs:,} pairs, higher is better; "
+        "intervals are 95 % percentile bootstrap over pairs.</p>"
+    )
+    task = len(result.task_names) - 1
+    best = result.best(task)
+    if best is not None:
+        values, (low, high) = result.values(), result.bounds()
+        ties = [
+            label
+            for place, label in enumerate(result.labels)
+            if place != best and result.tied()[place, task]
+        ]
+        also = f" Not significantly worse: {', '.join(ties)}." if ties else ""
+        lines.append(
+            f"<p><b>Highest on {html.escape(result.task_names[task])}: "
+            f"{html.escape(result.labels[best])}, {values[best, task]:.2f} "
+            f"[{low[best, task]:.2f}, {high[best, task]:.2f}].</b>{html.escape(also)}</p>"
+        )
+    return "\n".join(lines)
+
+
+def _grid(result) -> str:
+    low, high = result.bounds()
+    figure = figures.strategy_grid(
+        result.values(),
+        result.labels,
+        result.task_names,
+        low=low,
+        high=high,
+        tied=result.tied(),
+    )
+    return _section("Strategies and layers on every task", figure)
+
+
+def _curves(result) -> Iterator[str]:
+    values, (low, high) = result.values(), result.bounds()
+    for model in result.models:
+        place = {
+            column.strategy: row
+            for row, column in enumerate(result.columns)
+            if column.model == model
+        }
+        cls, mean = (
+            [place[name] for name in layer_names(kind, place)]
+            for kind in ("layer_cls", "layer_mean")
+        )
+        if not cls or len(cls) != len(mean):
+            continue
+        figure = figures.layer_curve(
+            values[cls, -1],
+            values[mean, -1],
+            cls_low=low[cls, -1],
+            cls_high=high[cls, -1],
+            mean_low=low[mean, -1],
+            mean_high=high[mean, -1],
+            references={
+                name: float(values[row, -1])
+                for name, row in place.items()
+                if not result.columns[row].is_layer
+            },
+        )
+        yield _section(f"Layer by layer: {model}, {result.task_names[-1]}", figure)
+
+
+def layer_names(kind: str, names: Iterable[str]) -> list[str]:
+    """Return the single-layer strategies of one kind among names, by state.
+
+    >>> layer_names("layer_cls", ["mean", "layer_cls:10", "layer_cls:9"])
+    ['layer_cls:9', 'layer_cls:10']
+    """
+    found = [name for name in names if name.startswith(f"{kind}:") and "+" not in name]
+    return sorted(found, key=lambda name: int(name.partition(":")[2]))
+
+
+def _differences(result) -> str:
+    if len(result.labels) < 2:
+        return ""
+    owns = [
+        place
+        for place, column in enumerate(result.columns)
+        if column.strategy == result.own.get(column.model)
+    ]
+    baseline = owns[0] if owns else 0
+    table = result.differences(baseline)
+    table = table[table["task"] == result.task_names[-1]].assign(label=result.labels)
+    table = table[table["difference"].notna()].drop(index=table.index[baseline], errors="ignore")
+    if table.empty:
+        return ""
+    table = table.sort_values("difference", ascending=False)
+    figure = figures.difference_strip(
+        table["label"].tolist(),
+        table["difference"].to_numpy(),
+        table["low"].to_numpy(),
+        table["high"].to_numpy(),
+        table["p_holm"].to_numpy(),
+        baseline=result.labels[baseline],
+    )
+    title = f"Differences to {result.labels[baseline]}, {result.task_names[-1]}"
+    return _section(title, figure, "p is corrected by Holm for the number of comparisons.")
+
+
+def _plane(found) -> str:
+    figure = figures.alignment_uniformity(
+        found.table["alignment"].to_numpy(),
+        found.table["uniformity"].to_numpy(),
+        found.table["strategy"].tolist(),
+    )
+    note = (
+        f"{found.sentences:,} sentences of {found.data}; alignment over {found.positives:,} pairs "
+        f"with a score of {found.positive_at:g} or more."
+    )
+    numbers = found.table.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0)
+    return _section(f"Alignment and uniformity: {found.model}", figure, note) + numbers
+
+
+def _table(result) -> str:
+    rows = result.rows()
+    numbers = rows.to_html(index=False, float_format="{:.2f}".format, na_rep="–", border=0)
+    return f"<h2>All numbers</h2><details><summary>{len(rows):,} rows</summary>{numbers}</details>"
+
+
+def _provenance(result) -> str:
+    facts = json.dumps(result.provenance(), indent=2, ensure_ascii=False)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in result.notes)
+    return (
+        f"<h2>What these numbers must be read with</h2><ul>{notes}</ul>"
+        f"<pre>{html.escape(facts)}</pre>"
+    )
+
+
+def _section(title: str, figure, note: str = "") -> str:
+    drawn = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+    )
+    return f"<h2>{html.escape(title)}</h2>{drawn}<p class='note'>{html.escape(note)}</p>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 "Source Sans 3", "Segoe UI", "Helvetica Neue", Arial, sans-serif;
+  color: #1d2b2e; background: #fff; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.5rem; }}
+.note {{ color: #57676b; font-size: .9rem; }}
+table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6ecec; }}
+pre {{ background: #f4f7f7; padding: 1rem; overflow-x: auto; font-size: .8rem; }}
+</style>
+<script>{script}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

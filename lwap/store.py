@@ -34,6 +34,7 @@ FORMAT = 1  # of what is kept; a change gives every sentence another key
 SHARD = 4096  # sentences a file
 MEMORY = 600_000_000  # bytes of summaries kept in memory where the disk takes none
 _COLUMNS = ("token_counts", "is_truncated")
+_NAMES_AND_VERSIONS = {"_name_or_path", "architectures", "transformers_version"}
 _STATES = {
     Summary.CLS: ("cls", "last_tokens"),
     Summary.MEAN: ("mean",),
@@ -64,6 +65,10 @@ class LayerStore:
             for name in cache.names(self._kind):
                 self._index(name)
 
+    def join(self, other: LayerStore) -> None:
+        """Keep summaries where another store of the same key keeps them."""
+        self._memory, self._place = other._memory, other._place
+
     def missing(self, texts: Sequence[str]) -> list[str]:
         """Return the distinct sentences that are not kept yet."""
         return [text for text in dict.fromkeys(texts) if _digest(text) not in self._place]
@@ -90,9 +95,10 @@ class LayerStore:
         for _ in range(3):  # an entry may turn out to be damaged, or be removed meanwhile
             self._encode(self.missing(texts), progress)
             arrays = self._gather(texts, [*names, *_COLUMNS])
+            self._free()
             if arrays is not None:
                 break
-        else:  # another process removes entries as fast as they are written
+        else:  # entries are removed as fast as they are written
             return encode_layers(
                 self.model,
                 texts,
@@ -139,6 +145,9 @@ class LayerStore:
         if self.cache is None or not self.cache.write(self._kind, name, arrays, facts):
             self._memory[name] = arrays
         self._add(name, arrays["keys"])
+
+    def _free(self) -> None:
+        """Let the oldest summaries in memory go beyond `MEMORY`; never in the midst of a bank."""
         while len(self._memory) > 1 and self._memory_bytes() > MEMORY:
             oldest, _ = self._memory.popitem(last=False)
             self._forget(oldest)
@@ -156,7 +165,8 @@ class LayerStore:
             self._place.setdefault(key.tobytes(), (name, row))
 
     def _forget(self, name: str) -> None:
-        self._place = {key: place for key, place in self._place.items() if place[0] != name}
+        for key in [key for key, place in self._place.items() if place[0] == name]:
+            del self._place[key]
 
     def _gather(self, texts: list[str], names: Sequence[str]) -> dict[str, np.ndarray] | None:
         """Return the arrays of sentences that are kept; None where an entry is gone or damaged."""
@@ -167,13 +177,15 @@ class LayerStore:
             target[0].append(row)
             target[1].append(source)
         out: dict[str, np.ndarray] = {}
+        is_complete = True
         for shard, (targets, sources) in rows.items():
             arrays = self._memory.get(shard)
             if arrays is None:
                 found = self.cache.read(self._kind, shard, only=names)
                 if found is None:
                     self._forget(shard)
-                    return None
+                    is_complete = False
+                    continue
                 arrays = found[0]
             for name in names:
                 if name in arrays:
@@ -181,14 +193,14 @@ class LayerStore:
                     if name not in out:
                         out[name] = np.empty((len(texts), *values.shape[1:]), values.dtype)
                     out[name][targets] = values[sources]
-        return out
+        return out if is_complete else None
 
 
 def encoder_key(model, precision: str) -> str:
     """Return a hash of all that a sentence's summaries depend on but the sentence itself.
 
-    Weights, tokenizer, longest input, casing, prompt and precision; taken from the model in
-    memory, so that a change to it gives another key.
+    Weights, configuration, tokenizer, longest input, casing, prompt and precision; taken from the
+    model in memory, so that a change to it gives another key.
     """
     transformer = layerwise_transformer(model)
     digest = hashlib.sha256()
@@ -199,23 +211,28 @@ def encoder_key(model, precision: str) -> str:
     tokenizer = transformer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        # Padding and truncation are the last caller's; what is asked for here is below.
+        # Padding and truncation are the last caller's; what an encoding depends on is below.
         state = json.loads(backend.to_str())
         words = json.dumps({**state, "padding": None, "truncation": None}, sort_keys=True)
     else:
         words = repr(sorted(tokenizer.get_vocab().items()))
+    config = transformer.model.config.to_dict()  # heads, activation, …: the same weights otherwise
     facts = [
         FORMAT,
         type(transformer.model).__name__,
+        {name: config[name] for name in config.keys() - _NAMES_AND_VERSIONS},
         type(tokenizer).__name__,
+        tokenizer.truncation_side,
+        tokenizer.model_input_names,
         transformer.max_seq_length,
         bool(transformer.do_lower_case),
         default_prompt(model),
         str(precision),
     ]
-    digest.update(json.dumps([words, *facts]).encode())
+    digest.update(json.dumps([words, *facts], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    # Half a character is refused by whoever encodes it, with the place where it stands.
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -26,7 +26,7 @@ LEVELS = {
         "store",
         "catalogue",
     ),
-    3: ("evaluation", "projection", "explanation", "checkpoints", "comparison"),
+    3: ("evaluation", "projection", "explanation", "checkpoints", "comparison", "searching"),
     4: ("jobs", "export", "training", "report"),
     5: ("ui", "cli"),
     6: ("__init__", "__main__"),

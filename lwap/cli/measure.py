@@ -43,9 +43,15 @@ def _sts(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from lwap.evaluation.benchmark import Task
+    from lwap.evaluation.benchmark import AVERAGE, Task
 
     low, high = options.range or (None, None)
+    if options.range and not low < high:
+        raise InputError(f"--range is {low:g} {high:g}; give the lowest score, then the highest.")
+    if len(options.files) > 1 and AVERAGE in [Path(file).stem for file in options.files]:
+        raise InputError(
+            f"'{AVERAGE}' is what the mean over all files is called. Rename the file of that name."
+        )
     _run_sts(options, [Task.from_file(file, low=low, high=high) for file in options.files])
 
 
@@ -53,6 +59,7 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
     from lwap.evaluation.benchmark import evaluate_sts
     from lwap.report import html_report, latex_table, markdown_table
 
+    _check_seed(options)
     outputs = [output_path(name, *OUTPUTS) for name in options.output or ()]
     if len(options.model) > 2:
         raise InputError(f"{len(options.model)} models are named; compare one or two at a time.")
@@ -120,6 +127,7 @@ def _geometries(options: argparse.Namespace, tasks, cache) -> list:
                 whiten_on=_whiten_on(options),
                 precision=options.precision,
                 device=options.device,
+                seed=options.seed,
                 cache=cache,
                 progress=progress,
             )
@@ -155,16 +163,20 @@ def _write_parquet(result, path: Path) -> None:
 def _print_sts(result, aggregation: str, baseline: int | None) -> None:
     import numpy as np
 
+    from lwap.report import in_words
+
     names = result.task_names
     values, (low, high) = result.values(aggregation), result.bounds(aggregation)
     tied = result.tied(aggregation)
-    width = max(18, *(len(label) + 2 for label in result.labels))
+    width = _width(result.labels)
+    columns = [max(10, len(name) + 1) for name in names]
     print(f"Spearman × 100, aggregation '{aggregation}', higher is better")
-    print(" " * width + "".join(f"{name:>11}" for name in names) + f"   95 % of {names[-1]}")
+    heads = (f"{name:>{size}} " for name, size in zip(names, columns, strict=True))
+    print(f"{'':<{width}}{''.join(heads)}   95 % of {names[-1]}")
     for row, label in enumerate(result.labels):
         cells = [
-            f"{'–' if np.isnan(value) else format(value, '.2f'):>10}{'*' if mark else ' '}"
-            for value, mark in zip(values[row], tied[row], strict=True)
+            f"{'–' if np.isnan(value) else format(value, '.2f'):>{size}}{'*' if mark else ' '}"
+            for value, mark, size in zip(values[row], tied[row], columns, strict=True)
         ]
         ends = low[row, -1], high[row, -1]
         interval = "" if np.isnan(ends[0]) else f"   [{ends[0]:.2f}, {ends[1]:.2f}]"
@@ -193,12 +205,16 @@ def _print_sts(result, aggregation: str, baseline: int | None) -> None:
             )
     facts = result.provenance()
     print(
-        f"\n{sum(map(len, result.tasks)):,} pairs; encoder {facts['encoder']}, "
-        f"{facts['precision']}; {result.resamples:,} resamples, seed {result.seed}"
+        f"\n{sum(map(len, result.tasks)):,} pairs; encoder {in_words(facts['encoder'])}, "
+        f"{in_words(facts['precision'])}; {result.resamples:,} resamples, seed {result.seed}"
     )
     for task in result.tasks:
         print(f"  {task.name}: {len(task):,} pairs, SHA-256 {task.sha256[:16]}…")
     _print_notes(result.notes)
+
+
+def _width(labels: Sequence[str]) -> int:
+    return max(18, *(len(label) + 2 for label in labels))
 
 
 def _p(value: float) -> str:
@@ -213,6 +229,7 @@ def _geometry(options: argparse.Namespace) -> None:
     from lwap.evaluation.benchmark import Task, standard_tasks
     from lwap.evaluation.spaces import evaluate_geometry
 
+    _check_seed(options)
     if options.file and options.task:
         raise InputError("Give either a file of scored pairs or --task, not both.")
     if options.file:
@@ -250,7 +267,8 @@ def _print_geometry(result) -> None:
         f"{result.positives:,} pairs with a score of {result.positive_at:g} or more"
     )
     heads = ("alignment ↓", "uniformity ↓", "cosine →0", "eff. rank ↑", "IsoScore ↑")
-    print(f"{'':<18}" + "".join(f"{name:>14}" for name in heads))
+    width = _width(result.table["strategy"])
+    print(f"{'':<{width}}" + "".join(f"{name:>14}" for name in heads))
     for _, row in result.table.iterrows():
         numbers = (
             f"{row['alignment']:.3f}",
@@ -260,7 +278,7 @@ def _print_geometry(result) -> None:
             f"{row['isoscore']:.3f}",
         )
         shown = ("–" if number == "nan" else number for number in numbers)
-        print(f"{row['strategy']:<18}" + "".join(f"{number:>14}" for number in shown))
+        print(f"{row['strategy']:<{width}}" + "".join(f"{number:>14}" for number in shown))
     if not result.is_exact:
         widest = (result.table["high"] - result.table["low"]).max()
         print(f"Uniformity is sampled; its widest 95 % interval is {widest:.3f}.")
@@ -274,6 +292,7 @@ def _retrieval(options: argparse.Namespace) -> None:
     from lwap.data import read_retrieval
     from lwap.evaluation.spaces import evaluate_retrieval
 
+    _check_seed(options)
     output = output_path(options.output, ".csv") if options.output else None
     data = read_retrieval(options.folder)
     with show_progress("texts encoded", options) as progress:
@@ -301,11 +320,13 @@ def _retrieval(options: argparse.Namespace) -> None:
         f"{result.model} on {result.data}: {result.documents:,} documents, "
         f"{result.table['queries'].iloc[0]:,} queries; MAP over the first {result.depth:,}"
     )
-    print(f"{'':<18}" + "".join(f"{name:>12}" for name in wide.columns) + f"   95 % of {first}")
+    width = _width(wide.index)
+    heads = "".join(f"{name:>12}" for name in wide.columns)
+    print(f"{'':<{width}}{heads}   95 % of {first}")
     for strategy, row in wide.iterrows():
         ends = bounds.loc[(strategy, first)]
         print(
-            f"{strategy:<18}"
+            f"{strategy:<{width}}"
             + "".join(f"{100 * value:>12.2f}" for value in row)
             + f"   [{100 * ends['low']:.2f}, {100 * ends['high']:.2f}]"
         )
@@ -433,6 +454,11 @@ def _whiten_on(options: argparse.Namespace):
         raise InputError("--whiten-on has no effect: no strategy ends in '+whiten'.")
     path = Path(options.whiten_on)
     return WhitenOn(path.name, tuple(dict.fromkeys(read_sentences(path))))
+
+
+def _check_seed(options: argparse.Namespace) -> None:
+    if options.seed < 0:
+        raise InputError(f"--seed is {options.seed}; it must be 0 or more.")
 
 
 def _print_notes(notes: Sequence[str]) -> None:

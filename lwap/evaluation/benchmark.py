@@ -89,9 +89,16 @@ class Task:
 
         Raises:
             InputError: If there are fewer than 3 pairs, or scores that are missing, not numbers,
-                all the same, or outside of [low, high].
+                all the same, or outside of [low, high]; or a sentence is empty.
         """
         notes = check_scored(pairs, name, low, high)
+        for side in ("sentence1", "sentence2"):
+            for row, text in enumerate(pairs[side], start=1):
+                if not isinstance(text, str) or not text.strip():
+                    raise InputError(
+                        f"'{name}', row {row}: '{side}' is empty ({text!r}). Fill it in or remove "
+                        "the row."
+                    )
         subsets = tuple(pairs["subset"]) if "subset" in pairs else None
         return cls(
             name=name,
@@ -180,7 +187,7 @@ class StsResult:
     seed: int
     whiten_on: str = ""
     notes: tuple[str, ...] = ()
-    _memo: dict = field(default_factory=dict, repr=False)
+    _memo: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
     def models(self) -> list[str]:
@@ -199,6 +206,24 @@ class StsResult:
         """The tasks, and "average" last where there are several."""
         names = [task.name for task in self.tasks]
         return [*names, AVERAGE] if len(names) > 1 else names
+
+    def select(self, places: Sequence[int]) -> StsResult:
+        """Return the result of some of the columns: fewer are compared, fewer corrected for."""
+        places = np.asarray(places, dtype=int)
+
+        def narrow(found: Correlations) -> Correlations:
+            return Correlations(
+                {name: values[places] for name, values in found.values.items()},
+                {name: draws[places] for name, draws in found.draws.items()},
+                found.pairs,
+            )
+
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in places),
+            correlations=tuple(map(narrow, self.correlations)),
+            cosines=tuple(cosines[places] for cosines in self.cosines),
+        )
 
     def values(self, aggregation: str = Aggregation.ALL) -> np.ndarray:
         """Return Spearman × 100, (K, T) or (K, T + 1) with the average; NaN where undefined."""
@@ -421,6 +446,7 @@ def evaluate_sts(
     resamples: int = RESAMPLES,
     seed: int = 0,
     cache: DiskCache | None = None,
+    load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
     on_task: Callable[[StsResult], None] | None = None,
 ) -> StsResult:
@@ -435,6 +461,7 @@ def evaluate_sts(
         resamples: Of the bootstrap, at least 10.
         seed: Of the bootstrap.
         cache: Where summaries and cosines are kept between runs; None keeps nothing.
+        load: How a named model is loaded; by default `lwap.load`.
         progress: Called with (sentences encoded, sentences to encode), over all tasks and models.
         on_task: Called with the result so far after each task.
 
@@ -452,15 +479,28 @@ def evaluate_sts(
         raise InputError("No task was given. Name at least one set of scored pairs.")
     if repeated := {task.name for task in tasks if [t.name for t in tasks].count(task.name) > 1}:
         raise InputError(f"Two tasks are called '{sorted(repeated)[0]}'. Rename one of the files.")
+    if len(tasks) > 1 and AVERAGE in [task.name for task in tasks]:
+        raise InputError(f"A task is called '{AVERAGE}', as the average of all. Rename its file.")
     if isinstance(models, str) or not isinstance(models, Sequence):
         models = [models]
+    if not models:
+        raise InputError("No model was given. Name at least one.")
+    stores: dict[str, Any] = {}
     sources = [
-        Source(model, precision=precision, device=device, cache=cache, whiten_on=whiten_on)
+        Source(
+            model,
+            precision=precision,
+            device=device,
+            cache=cache,
+            whiten_on=whiten_on,
+            load=load,
+            stores=stores,
+        )
         for model in models
     ]
     names = [source.facts.name for source in sources]
-    if len(set(names)) < len(names):
-        raise InputError(f"'{names[0]}' is named twice. Compare two different models.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"'{repeated[0]}' is named twice. Compare two different models.")
     chosen = [tuple(dict.fromkeys(strategies or source.facts.strategies)) for source in sources]
     if strategies is not None:  # a strategy that only one of two models has is left out there
         chosen = [

@@ -76,6 +76,9 @@ class Source:
         device: As in `lwap.load`; ignored for a model in memory.
         cache: Where summaries and cosines are kept; None keeps nothing.
         whiten_on: For strategies that end in "+whiten".
+        load: How a named model is loaded, by default `lwap.load` on `device`.
+        stores: By key; models on the same encoder that are given the same mapping share what
+            they encode.
 
     Raises:
         ModelError: If there is no such model.
@@ -89,12 +92,16 @@ class Source:
         device: str = "auto",
         cache: DiskCache | None = None,
         whiten_on: WhitenOn | None = None,
+        load: Callable[[str], Any] | None = None,
+        stores: dict[str, LayerStore] | None = None,
     ) -> None:
+        self._load = load
         self._named = model if isinstance(model, str) else None
         self._model = None if isinstance(model, str) else model
         self._precision = precision
         self._device = device
         self._store: LayerStore | None = None
+        self._stores = {} if stores is None else stores
         self._whitenings: dict[tuple[str, str], Whitening] = {}
         self.cache = cache
         self.whiten_on = whiten_on
@@ -109,9 +116,12 @@ class Source:
     def model(self):
         """The model; loaded now if it was not."""
         if self._model is None:
-            from lwap.checkpoints import load
+            if self._load is not None:
+                self._model = self._load(self._named)
+            else:
+                from lwap.checkpoints import load
 
-            self._model = load(self._named, device=self._device)
+                self._model = load(self._named, device=self._device)
         return self._model
 
     @property
@@ -121,6 +131,7 @@ class Source:
             from lwap.store import LayerStore
 
             self._store = LayerStore(self.model, precision=self.precision, cache=self.cache)
+            self._store.join(self._stores.setdefault(self._store.key, self._store))
         return self._store
 
     def check(self, strategies: Sequence[str]) -> None:
@@ -172,12 +183,13 @@ class Source:
         self.check(strategies)
         # `mean` is `layer_mean:L`, and `cls` is `layer_cls:L`.
         same = {name: self._canonical(name) for name in strategies}
+        corpus = self._corpus_of(strategies, [*first, *second])
         found = self._kept_cosines(first, second, strategies)
         wanted = [name for name in dict.fromkeys(same.values()) if name not in found]
         if wanted:
             from lwap.strategy import embed, needed_summaries
 
-            whitening = self._whitening_of(wanted, [*first, *second])
+            whitening = self._whitening_of(wanted, corpus)
             summaries = needed_summaries(wanted)
             new = np.empty((len(wanted), len(first)))
             count = _Count(progress, len(self.store.missing([*first, *second])))
@@ -212,7 +224,7 @@ class Source:
         from lwap.strategy import embed, needed_summaries
 
         count = _Count(progress, len(self.store.missing(texts)))
-        whitening = self._whitening_of(strategies, texts)
+        whitening = self._whitening_of(strategies, self._corpus_of(strategies, texts))
         size = max(1, int(VECTOR_BYTES // max(1, 4 * len(texts) * self.facts.dimension)))
         for start in range(0, len(strategies), size):
             some = strategies[start : start + size]
@@ -270,15 +282,10 @@ class Source:
         if self.cache is not None:
             self.cache.write(self._scores, name, {"cosines": cosines})
 
-    def _whitening_of(
-        self, strategies: Sequence[str], scored: Sequence[str]
-    ) -> Mapping[str, Whitening] | None:
-        """Return the whitening of each base, fitted on the corpus without what is scored."""
-        bases = [name.removesuffix("+whiten") for name in strategies if name.endswith("+whiten")]
-        if not bases:
-            return None
-        from lwap.whitening import Whitening
-
+    def _corpus_of(self, strategies: Sequence[str], scored: Sequence[str]) -> list[str]:
+        """Return what whitening is fitted on, the corpus without what is scored; else nothing."""
+        if not any(name.endswith("+whiten") for name in strategies):
+            return []
         left_out = set(scored)
         texts = [text for text in dict.fromkeys(self.whiten_on.sentences) if text not in left_out]
         dropped = len(set(self.whiten_on.sentences)) - len(texts)
@@ -289,6 +296,17 @@ class Source:
             )
             if note not in self.notes:
                 self.notes.append(note)
+        return texts
+
+    def _whitening_of(
+        self, strategies: Sequence[str], texts: Sequence[str]
+    ) -> Mapping[str, Whitening] | None:
+        """Return the whitening of each base, fitted on these sentences."""
+        bases = [name.removesuffix("+whiten") for name in strategies if name.endswith("+whiten")]
+        if not bases:
+            return None
+        from lwap.whitening import Whitening
+
         key = _digest(*texts)
         wanted = [base for base in bases if (base, key) not in self._whitenings]
         for base, vectors in self.vectors(texts, wanted):
@@ -318,8 +336,9 @@ class Source:
                 self.cache.write(FACTS, name, {"none": np.zeros(1)}, written)
             return facts
         facts = {key: json.loads(value) for key, value in kept[1].items()}
-        facts |= {"name": self._named, "strategies": tuple(facts["strategies"])}
-        return SourceFacts(**facts)
+        facts["strategies"] = tuple(facts["strategies"])
+        # The same files may lie elsewhere under another name.
+        return SourceFacts(**facts | {"name": self._named, "encoder": _encoder_of(self._named)})
 
     def _facts_of_model(self) -> SourceFacts:
         from lwap.bank import layerwise_transformer, model_name
@@ -327,16 +346,21 @@ class Source:
 
         transformer = layerwise_transformer(self.model)
         name = self._named or model_name(self.model)
-        checkpoint = find_checkpoint(name)
-        encoder = name if checkpoint is None else read_manifest(checkpoint)["encoder"]["id"]
         return SourceFacts(
             name=name,
-            encoder=BUNDLED if is_bundled_name(encoder) else encoder,
+            encoder=_encoder_of(name),
             num_states=transformer.num_states,
             dimension=transformer.get_embedding_dimension(),
             strategies=tuple(strategies(self.model)),
             own=own_strategy(self.model),
         )
+
+
+def _encoder_of(name: str) -> str:
+    """Return the name of a model's encoder: its own, unless it is a checkpoint with a head."""
+    checkpoint = find_checkpoint(name)
+    encoder = name if checkpoint is None else read_manifest(checkpoint)["encoder"]["id"]
+    return BUNDLED if is_bundled_name(encoder) else encoder
 
 
 def _live_fingerprint(model) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,16 @@ from lwap.evaluation.benchmark import Task, versions
 from lwap.evaluation.source import Progress, Source, WhitenOn
 
 POSITIVE_SHARE = 0.8  # of the range of scores: 4 of 0–5, as usual for STS-B
+# The columns of a `GeometryResult` beside its strategies; low and high are uniformity's.
+GEOMETRY = (
+    "alignment",
+    "uniformity",
+    "low",
+    "high",
+    "mean_random_cosine",
+    "effective_rank",
+    "isoscore",
+)
 DEPTH = 1000  # documents a query that MAP looks at, as BEIR does
 
 
@@ -118,6 +129,7 @@ def evaluate_geometry(
     exact_up_to: int = geometry.EXACT_UP_TO,
     seed: int = 0,
     cache: DiskCache | None = None,
+    load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
 ) -> GeometryResult:
     """Measure alignment, uniformity and isotropy of every strategy on a task's sentences.
@@ -129,17 +141,20 @@ def evaluate_geometry(
         positive_at: Lowest score of a positive pair; by default four fifths of the way from the
             lowest to the highest score of the task, which is 4 on a scale of 0–5.
         exact_up_to: Sentences up to which uniformity is over all pairs; above it is sampled.
-        whiten_on, precision, device, seed, cache, progress: As in `evaluate_sts`.
+        whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.
 
     Raises:
         InputError: If no pair counts as positive, or the threshold is no number.
         StrategyError: If the model has no such strategy.
     """
-    source = Source(model, precision=precision, device=device, cache=cache, whiten_on=whiten_on)
+    source = Source(
+        model, precision=precision, device=device, cache=cache, whiten_on=whiten_on, load=load
+    )
     names = list(dict.fromkeys(strategies or source.facts.strategies))
     low, high = float(task.gold.min()), float(task.gold.max())
     if positive_at is None:
-        positive_at = low + POSITIVE_SHARE * (high - low)
+        # Rounded, as 0.8 × 3 is a little more than 2.4, the score that it stands for.
+        positive_at = round(low + POSITIVE_SHARE * (high - low), 9)
     is_positive = task.gold >= positive_at
     if not is_positive.any():
         raise InputError(
@@ -156,7 +171,7 @@ def evaluate_geometry(
     ).reshape(-1, 2)
     texts = list(row_of)
     measured = {
-        name: geometry.measure(
+        name: _measured(
             vectors, positives if len(positives) else None, exact_up_to=exact_up_to, seed=seed
         )
         for name, vectors in source.vectors(texts, names, progress=progress)
@@ -165,21 +180,7 @@ def evaluate_geometry(
     if (same := int(is_positive.sum()) - len(positives)) > 0:
         notes.append(f"{same} positive pairs of identical sentences do not count for alignment.")
     return GeometryResult(
-        table=pd.DataFrame(
-            [
-                {
-                    "strategy": name,
-                    "alignment": found.alignment,
-                    "uniformity": found.uniformity.value,
-                    "low": found.uniformity.low,
-                    "high": found.uniformity.high,
-                    "mean_random_cosine": found.mean_random_cosine,
-                    "effective_rank": found.effective_rank,
-                    "isoscore": found.isoscore,
-                }
-                for name, found in ((name, measured[name]) for name in names)
-            ]
-        ),
+        table=pd.DataFrame([{"strategy": name, **measured[name]} for name in names]),
         model=source.facts.name,
         encoder=source.facts.encoder,
         precision=source.precision,
@@ -205,6 +206,7 @@ def evaluate_retrieval(
     exact_up_to: int = retrieval.EXACT_UP_TO,
     seed: int = 0,
     cache: DiskCache | None = None,
+    load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
 ) -> RetrievalResult:
     """Search a collection under every strategy: nDCG@10, MAP, MRR@10 and Recall@100.
@@ -214,12 +216,14 @@ def evaluate_retrieval(
         data: From `lwap.data.read_retrieval`.
         strategies: By default all that the model has, single layers included.
         exact_up_to: Documents up to which every one is compared; above it faiss searches.
-        whiten_on, precision, device, seed, cache, progress: As in `evaluate_sts`.
+        whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.
 
     Raises:
         StrategyError: If the model has no such strategy.
     """
-    source = Source(model, precision=precision, device=device, cache=cache, whiten_on=whiten_on)
+    source = Source(
+        model, precision=precision, device=device, cache=cache, whiten_on=whiten_on, load=load
+    )
     names = list(dict.fromkeys(strategies or source.facts.strategies))
     texts = list(dict.fromkeys([*data.documents, *data.queries]))
     row_of = {text: row for row, text in enumerate(texts)}
@@ -275,6 +279,17 @@ def evaluate_retrieval(
         seed=seed,
         notes=tuple(notes),
     )
+
+
+def _measured(vectors: np.ndarray, positives: np.ndarray | None, **options) -> dict[str, float]:
+    """Return a row of the table of geometry, but for its strategy."""
+    found = geometry.measure(vectors, positives, **options) if vectors.any() else None
+    if found is None or found.effective_rank == 0:  # the same vector, whose alignment looks perfect
+        return dict.fromkeys(GEOMETRY, math.nan)
+    uniformity = found.uniformity
+    bounds = (uniformity.value, uniformity.low, uniformity.high)
+    isotropy = (found.mean_random_cosine, found.effective_rank, found.isoscore)
+    return dict(zip(GEOMETRY, (found.alignment, *bounds, *isotropy), strict=True))
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,10 +17,14 @@ import streamlit as st
 
 if TYPE_CHECKING:
     from lwap.comparison import Comparison
+    from lwap.bank import LayerBank
     from lwap.explanation import Explanation
+    from lwap.searching import SearchResults
 
 MAX_MODELS = 3
 MAX_RESULTS = 64
+MAX_COLLECTIONS = 2  # all states of up to 5,000 sentences each: 110 MB on the bundled encoder
+MAX_SEARCHES = 16  # all states of what was found: 1 MB each
 
 Progress = Callable[[int, int], None]
 
@@ -59,14 +63,21 @@ class _Loaded:
     model: Any
     facts: ModelFacts
     # One at a time: threads that share a tokenizer get wrong truncation in silence.
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Reentrant: computing one result may ask for another.
+    lock: threading.RLock = field(default_factory=threading.RLock)
     results: OrderedDict = field(default_factory=OrderedDict)
 
-    def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
-        """Return the remembered result of `key`, or compute it; the same for two sessions."""
+    def once(self, key: tuple, compute: Callable[[], Any], at_most: int | None = None) -> Any:
+        """Return the remembered result of `key`, or compute it; the same for two sessions.
+
+        With `at_most`, no more results of its kind, the key's first entry, are remembered.
+        """
         with self.lock:
             if key not in self.results:
                 self.results[key] = compute()
+                alike = [other for other in self.results if other[0] == key[0]]
+                for oldest in alike[: -at_most if at_most else 0]:
+                    del self.results[oldest]
                 while len(self.results) > MAX_RESULTS:
                     self.results.popitem(last=False)
             self.results.move_to_end(key)
@@ -96,18 +107,30 @@ def facts(name: str) -> ModelFacts:
     return _loaded(name).facts
 
 
-def explain(name: str, texts: Sequence[str], progress: Progress | None = None) -> Explanation:
-    """Return the layer attention and knock-out of sentences.
+def model(name: str) -> Any:
+    """Return a loaded model, for work that holds no lock of it: it may only be read.
+
+    Raises:
+        LwapError: If it cannot be loaded; the message is for the person.
+    """
+    return _loaded(name).model
+
+
+def explain(
+    name: str, texts: Sequence[str] | LayerBank, progress: Progress | None = None
+) -> Explanation:
+    """Return the layer attention and knock-out of sentences, or of a bank that has them already.
 
     Raises:
         LwapError: If a sentence or the model cannot be used.
     """
+    from lwap.bank import LayerBank
     from lwap.explanation import explain as run
 
-    loaded, texts = _loaded(name), tuple(texts)
-    return loaded.once(
-        ("explain", texts), lambda: run(loaded.model, list(texts), progress=progress)
-    )
+    loaded = _loaded(name)
+    key = texts.texts if isinstance(texts, LayerBank) else tuple(texts)
+    known = texts if isinstance(texts, LayerBank) else list(texts)
+    return loaded.once(("explain", key), lambda: run(loaded.model, known, progress=progress))
 
 
 def state_similarity(name: str, texts: Sequence[str]) -> np.ndarray:
@@ -157,6 +180,34 @@ def spearman(name: str, comparison: Comparison, rows: Sequence[int], gold: Seque
     loaded, rows, gold = _loaded(name), tuple(rows), tuple(gold)
     key = ("spearman", comparison.first, comparison.second, comparison.strategies, rows, gold)
     return loaded.once(key, lambda: comparison.select(rows).spearman(gold))
+
+
+def search(
+    name: str,
+    sentences: Sequence[str],
+    query: str,
+    strategies: Sequence[str],
+    k: int,
+    progress: Progress | None = None,
+) -> SearchResults:
+    """Return what a query finds among sentences, which are encoded once for all queries.
+
+    Raises:
+        LwapError: If a sentence, the query, a strategy or the model cannot be used.
+    """
+    from lwap.searching import Collection
+
+    loaded, sentences, strategies = _loaded(name), tuple(sentences), tuple(strategies)
+
+    def run() -> SearchResults:
+        collection = loaded.once(
+            ("collection", sentences),
+            lambda: Collection.of(loaded.model, sentences, progress=progress),
+            at_most=MAX_COLLECTIONS,
+        )
+        return collection.search(query, strategies, k=k)
+
+    return loaded.once(("search", sentences, query, strategies, k), run, at_most=MAX_SEARCHES)
 
 
 def _loaded(name: str) -> _Loaded:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import streamlit as st
 
 from lwap.errors import LwapError
-from lwap.ui import cache
+from lwap.ui import cache, widgets
 from lwap.ui.state import ASSETS
 
 PAPER = """\
@@ -41,7 +41,10 @@ def navigation():
             "Explore": [
                 st.Page("pages/layers.py", title="Layers", icon=":material/layers:", default=True),
                 st.Page("pages/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
-            ]
+            ],
+            "Measure": [
+                st.Page("pages/evaluate.py", title="Evaluate", icon=":material/leaderboard:"),
+            ],
         }
     )
 
@@ -60,6 +63,15 @@ def sidebar() -> None:
             "What you typed on the pages stays when you change it.",
         )
         place = st.empty()
+        st.segmented_control(
+            "Figures download as",
+            ["SVG", "PNG"],
+            default="SVG",
+            key=widgets.FIGURE_FORMAT,
+            persist_state="session",
+            required=True,
+            help="With the camera at a figure's upper right corner.",
+        )
         with st.expander("About"):
             st.markdown(PAPER)
     _draw_facts(place, name)

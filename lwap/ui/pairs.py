@@ -264,11 +264,8 @@ def overview(comparison: Comparison, scaled: Scaled) -> None:
 
 
 def _select_clicked(key: str, shown: np.ndarray) -> None:
-    points = st.session_state[key]["selection"]["points"]
-    if points:
-        data = points[0]["customdata"]
-        row = int(next(iter(data.values())) if isinstance(data, dict) else np.ravel(data)[0])
-        st.session_state["pair"] = str(shown[row] + 1)
+    if place := widgets.clicked(key):
+        st.session_state["pair"] = str(shown[int(place[0])] + 1)
 
 
 def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
@@ -302,6 +299,11 @@ def one_pair(model: str, comparison: Comparison, scaled: Scaled) -> None:
     row = widgets.choose(
         "Pair", names, "pair", default=int(scaled.order[0]), label_visibility="collapsed"
     )
+    pair_layers(model, comparison, row)
+
+
+def pair_layers(model: str, comparison: Comparison, row: int) -> None:
+    """Draw the cosine of a pair in each state, the weights of its sentences, and the knock-out."""
     left, right = st.columns(2, gap="large")
     with left:
         layers = comparison.layers

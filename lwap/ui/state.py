@@ -25,6 +25,18 @@ def phenomena() -> list[dict[str, Any]]:
     ]
 
 
+@st.cache_data(show_spinner=False)
+def sample_pairs() -> pd.DataFrame:
+    """Return all scored pairs of the examples: sentence1, sentence2, score, subset."""
+    return pd.read_csv(ASSETS / "pairs.csv")
+
+
+@st.cache_data(show_spinner=False)
+def collection() -> dict[str, Any]:
+    """Return the example to search in: title, sentences, queries (text, look_for)."""
+    return json.loads((ASSETS / "collection.json").read_text(encoding="utf-8"))
+
+
 def example(title: str | None) -> dict[str, Any]:
     """Return one example by its title; the first where the title is unknown."""
     found = phenomena()

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from lwap.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lwap.ui.cache import ModelFacts
 
 MAX_SENTENCES = 200
+FIGURE_FORMAT = "figure_format"  # of the download at a figure's corner
 
 
 # --- sentences ----------------------------------------------------------------------------------
@@ -133,14 +135,28 @@ def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
 # --- figures and progress -----------------------------------------------------------------------
 
 
-def show(figure, key: str, **options: Any):
-    """Draw a Plotly figure in the app's own colours, with SVG download at its corner."""
+def show(figure, key: str, *, lasso: bool = False, **options: Any):
+    """Draw a Plotly figure in the app's own colours, with its download at the corner."""
+    form = st.session_state.get(FIGURE_FORMAT, "SVG").lower()
+    unused = ["autoScale2d", "zoomIn2d", "zoomOut2d"]
     config = {
         "displaylogo": False,
-        "toImageButtonOptions": {"format": "svg", "filename": f"lwap-{key}"},
-        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+        "toImageButtonOptions": {"format": form, "filename": f"lwap-{key}", "scale": 3},
+        "modeBarButtonsToRemove": unused if lasso else ["select2d", "lasso2d", *unused],
     }
+    if form == "svg":
+        config["toImageButtonOptions"].pop("scale")
     return st.plotly_chart(figure, key=key, theme=None, width="stretch", config=config, **options)
+
+
+def clicked(key: str, every: bool = False) -> list:
+    """Return the custom data of the point that was clicked in a figure, or of every one chosen."""
+    points = st.session_state[key]["selection"]["points"]
+    found = []
+    for point in points:
+        data = point["customdata"]
+        found.append(list(data.values()) if isinstance(data, dict) else list(np.ravel(data)))
+    return found if every else (found[0] if found else [])
 
 
 @contextlib.contextmanager
