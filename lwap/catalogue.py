@@ -204,7 +204,8 @@ def check_scored(
             f"'{name}' has {len(pairs)} scored {'pair' if len(pairs) == 1 else 'pairs'}; a rank "
             f"correlation needs at least {LEAST_PAIRS}."
         )
-    numbers = pd.to_numeric(pairs["score"], errors="coerce").tolist()
+    scores = pd.to_numeric(pairs["score"], errors="coerce")
+    numbers = scores.to_numpy(float, na_value=math.nan).tolist()
     for row, (number, given) in enumerate(zip(numbers, pairs["score"], strict=True), start=1):
         if not math.isfinite(number):
             raise InputError(f"'{name}', row {row}: the score is {given}; scores are numbers.")

@@ -34,7 +34,7 @@ def file_sha256(path: Path) -> str:
 def cache_folder() -> Path:
     """Return the folder for verdicts and caches: `LWAP_CACHE`, else the user's cache folder."""
     if configured := os.environ.get("LWAP_CACHE"):
-        return Path(configured)
+        return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "lwap"
 

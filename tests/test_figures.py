@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
-import json
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 from lwap import figures
+from tests.figures.reading import EVERY_FIGURE, HOSTILE, named, parse, traces
 
 S, N, P, K = 7, 3, 4, 3
 NAMED_STRATEGIES = (
@@ -26,7 +28,6 @@ NAMED_STRATEGIES = (
     "scalar_mix",
     "lwap",
 )
-HOSTILE = 'a <b>bold</b> & <script>alert("1")</script> %{x} $1$'
 SENTENCES = ["The cat sat.", "The cat sat.", HOSTILE]
 
 
@@ -133,47 +134,13 @@ FIGURES = (
 )
 
 
-def parse(figure: go.Figure) -> dict:
-    """What a browser reads; NaN and Infinity are no JSON."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} in the figure's JSON")
-
-    return json.loads(figure.to_json(), parse_constant=refuse)
-
-
-def traces(figure: go.Figure, kind: str) -> list:
-    return [trace for trace in figure.data if trace.type == kind]
-
-
-def named(figure: go.Figure, name: str):
-    return next(trace for trace in figure.data if trace.name == name)
-
-
 # --- every figure --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("holds", EVERY_FIGURE)
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_serialise_and_sit_on_any_background(arrays, name, theme):
-    figure = draw(name, arrays, theme)
-    layout = parse(figure)["layout"]
-    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0, 0, 0, 0)"
-    assert layout["height"] > 80
-    assert layout["font"]["family"].endswith("sans-serif")
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_themes_differ_and_equal_calls_give_equal_figures(arrays, name):
-    light = draw(name, arrays, "light").to_json()
-    assert light == draw(name, arrays, "light").to_json()
-    assert light != draw(name, arrays, "dark").to_json()
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_unknown_theme_is_refused_with_the_allowed_ones(arrays, name):
-    with pytest.raises(ValueError, match="theme is 'sepia'; accepted are 'light' and 'dark'"):
-        draw(name, arrays, "sepia")
+def test_every_figure(arrays, name, holds):
+    holds(lambda theme: draw(name, arrays, theme))
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -186,22 +153,44 @@ def test_inputs_are_not_modified(arrays, name):
         np.testing.assert_array_equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_user_text_is_escaped_and_no_template(arrays, name):
-    figure = draw(name, arrays, "light")
-    text = json.dumps(parse(figure), ensure_ascii=False)
-    assert "<script" not in text
-    assert "$1" not in text  # MathJax
-    for trace in figure.data:  # plotly would fill in %{x} of a sentence
-        assert "%{x}" not in (trace.hovertemplate or "")
+# --- the package ---------------------------------------------------------------------------------
+
+MODULES = (
+    {"checks", "texts", "style", "placement"},
+    {"layout"},
+    {"marks"},
+    {"layers", "pairs", "evaluate", "grid", "plane", "scatter", "search"},
+)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_nothing_is_drawn_by_a_finger_that_scrolls(arrays, name):
-    figure = draw(name, arrays, "light")
-    assert figure.layout.dragmode is False
-    axes = [*figure.select_xaxes(), *figure.select_yaxes()]
-    assert axes and all(axis.fixedrange for axis in axes)
+def test_modules_import_downwards_and_little_else():
+    folder = Path(figures.__file__).parent
+    assert {file.stem for file in folder.glob("*.py")} == {"__init__", *set().union(*MODULES)}
+    for level, names in enumerate(MODULES):
+        below = set().union(*MODULES[:level])
+        for name in names:
+            tree = ast.parse((folder / f"{name}.py").read_text("utf-8"))
+            modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            modules += [
+                alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import)
+                for alias in node.names
+            ]
+            for module in modules:
+                own = module.removeprefix("lwap.figures.")
+                root = module.split(".")[0]
+                assert (
+                    own in below
+                    or module == "lwap.names"
+                    or root in {"numpy", "plotly"}
+                    or root in sys.stdlib_module_names
+                ), f"{name} imports {module}"
+
+
+def test_all_public_names_are_there():
+    assert len(set(figures.__all__)) == len(figures.__all__)
+    assert all(hasattr(figures, name) for name in figures.__all__)
 
 
 # --- names and colours ---------------------------------------------------------------------------

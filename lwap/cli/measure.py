@@ -64,6 +64,14 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
     if len(options.model) > 2:
         raise InputError(f"{len(options.model)} models are named; compare one or two at a time.")
     cache = _cache(options)
+
+    def check_baseline(result) -> None:
+        if options.baseline and options.baseline not in result.labels:
+            raise InputError(
+                f"--baseline is '{options.baseline}'; the strategies of this run are "
+                f"{', '.join(result.labels)}."
+            )
+
     with show_progress("sentences encoded", options) as progress:
         result = evaluate_sts(
             options.model,
@@ -76,15 +84,9 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
             seed=options.seed,
             cache=cache,
             progress=progress,
+            on_task=check_baseline,  # after the first task, not after all
         )
-    baseline = None
-    if options.baseline:
-        if options.baseline not in result.labels:
-            raise InputError(
-                f"--baseline is '{options.baseline}'; the strategies of this run are "
-                f"{', '.join(result.labels)}."
-            )
-        baseline = result.labels.index(options.baseline)
+    baseline = result.labels.index(options.baseline) if options.baseline else None
     geometries = _geometries(options, tasks, cache) if options.geometry else []
     for path in outputs:
         with writing(path):
@@ -95,7 +97,7 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
             elif path.suffix == ".json":
                 import json
 
-                content = _sts_dict(result, baseline, geometries)
+                content = _sts_dict(result, options.aggregation, baseline, geometries)
                 path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
             elif path.suffix == ".md":
                 table = markdown_table(result, options.aggregation)
@@ -105,7 +107,7 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
             else:
                 path.write_text(html_report(result, geometries), encoding="utf-8")
     if options.json:
-        print_json(_sts_dict(result, baseline, geometries))
+        print_json(_sts_dict(result, options.aggregation, baseline, geometries))
         return
     _print_sts(result, options.aggregation, baseline)
     for found in geometries:
@@ -136,12 +138,13 @@ def _geometries(options: argparse.Namespace, tasks, cache) -> list:
         ]
 
 
-def _sts_dict(result, baseline: int | None, geometries: Sequence) -> dict:
+def _sts_dict(result, aggregation: str, baseline: int | None, geometries: Sequence) -> dict:
     from lwap.evaluation.spaces import plain_rows
 
     return {
         "rows": plain_rows(result.rows()),
-        "differences": plain_rows(result.differences(baseline)),
+        "aggregation": aggregation,  # of the differences
+        "differences": plain_rows(result.differences(baseline, aggregation)),
         "mismatch": plain_rows(result.mismatch()),
         "geometry": [found.to_dict() for found in geometries],
         "notes": list(result.notes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -73,6 +74,12 @@ class Task:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    @property
+    def number(self) -> int:
+        """A number that follows from the sentences, to seed the task's resamples with."""
+        texts = "\0".join([*self.first, *self.second])
+        return zlib.crc32(texts.encode(errors="backslashreplace"))
 
     @classmethod
     def from_pairs(
@@ -568,10 +575,15 @@ def versions() -> dict[str, str]:
 def _correlate(
     cosines: np.ndarray, task: Task, resamples: int, seed: int, cache: DiskCache | None
 ) -> Correlations:
-    """Return the task's correlations, from the cache where the same were asked for before."""
+    """Return the task's correlations, from the cache where the same were asked for before.
+
+    Each task has resamples of its own: on the same ones, two tasks of equal size that are both
+    sorted by score would go up and down together, and their average would vary too much.
+    """
+    seeds = (seed, task.number)
     digest = hashlib.sha256(np.ascontiguousarray(cosines).tobytes())
     digest.update(np.ascontiguousarray(task.gold).tobytes())
-    digest.update(repr([DRAWS_FORMAT, cosines.shape, task.subsets, resamples, seed]).encode())
+    digest.update(repr([DRAWS_FORMAT, cosines.shape, task.subsets, resamples, seeds]).encode())
     name = digest.hexdigest()[:32]
     kept = cache.read(DRAWS, name) if cache is not None else None
     if kept is not None:
@@ -581,7 +593,7 @@ def _correlate(
             {str(kind): arrays[f"{kind}-draws"] for kind in Aggregation},
             len(task),
         )
-    found = correlations(cosines, task.gold, task.subsets, resamples=resamples, seed=seed)
+    found = correlations(cosines, task.gold, task.subsets, resamples=resamples, seed=seeds)
     if cache is not None:
         arrays = {f"{kind}-values": found.values[kind] for kind in Aggregation}
         cache.write(DRAWS, name, arrays | {f"{k}-draws": found.draws[k] for k in Aggregation})

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+Seed = int | Sequence[int]
+
 RESAMPLES = 1000
 CHUNK = 100_000  # counts a block of resamples; bounds memory
 MOST_AT_ONCE = 64  # resamples a block; more would not fit a processor's cache
@@ -40,7 +42,7 @@ class Difference:
 
 
 def spearman_draws(
-    columns: np.ndarray, gold: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+    columns: np.ndarray, gold: np.ndarray, *, resamples: int = RESAMPLES, seed: Seed = 0
 ) -> np.ndarray:
     """Return Spearman × 100 of every column with gold on the same resamples of the pairs.
 
@@ -156,7 +158,7 @@ class _Ranked:
         return own.astype(np.float64), (ranks - len(own)).astype(np.float64)
 
 
-def _counts(pairs: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _counts(pairs: int, resamples: int, seed: Seed) -> Iterator[np.ndarray]:
     """Yield how often each pair is drawn in a block of resamples, (P, r); the seed decides."""
     random = np.random.default_rng(seed)
     step = min(MOST_AT_ONCE, max(1, CHUNK // pairs))

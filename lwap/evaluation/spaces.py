@@ -176,7 +176,7 @@ def evaluate_geometry(
         )
         for name, vectors in source.vectors(texts, names, progress=progress)
     }
-    notes = list(source.notes) + (cache.notes if cache is not None else [])
+    notes = [*task.notes, *source.notes, *(cache.notes if cache is not None else [])]
     if (same := int(is_positive.sum()) - len(positives)) > 0:
         notes.append(f"{same} positive pairs of identical sentences do not count for alignment.")
     return GeometryResult(

@@ -103,7 +103,7 @@ def correlations(
     subsets: Sequence[str] | None = None,
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> Correlations:
     """Return Spearman × 100 of many columns on one task, in all three aggregations, with draws.
 
@@ -116,6 +116,7 @@ def correlations(
         gold: Scores, (P,).
         subsets: The subset of each pair, (P,); None for a task of one set, where all three
             aggregations are the same number.
+        resamples, seed: Of the bootstrap; the seed may be several numbers.
 
     Raises:
         InputError: If there are fewer than 3 pairs, or scores that are not finite or constant.
@@ -123,7 +124,8 @@ def correlations(
     cosines = np.round(np.asarray(cosines, dtype=np.float64), COSINE_DECIMALS)
     gold = check_scores(gold)
     names = [] if subsets is None else list(dict.fromkeys(subsets))
-    options = {"resamples": resamples, "seed": seed}
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    options = {"resamples": resamples, "seed": seeds}
     values = {Aggregation.ALL: _spearman_of_each(cosines, gold)}
     draws = {Aggregation.ALL: spearman_draws(cosines, gold, **options)}
     if len(names) < 2:
@@ -136,7 +138,7 @@ def correlations(
     drawn = np.stack(
         [
             # A seed of its own: subsets of equal size would be resampled alike.
-            spearman_draws(cosines[:, mask], gold[mask], resamples=resamples, seed=(seed, place))
+            spearman_draws(cosines[:, mask], gold[mask], resamples=resamples, seed=(*seeds, place))
             for place, mask in enumerate(masks, start=1)
         ]
     )

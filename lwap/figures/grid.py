@@ -46,7 +46,7 @@ from lwap.figures.texts import (
 _CELL, _TALL_CELL = 24, 32  # px, a row of the grid, and one whose name takes two lines
 _NAME_COLUMNS = 16  # characters of a strategy beside the grid
 _PRECISE = 9  # columns in which two decimals fit on a phone
-_RIGHT = 6  # px
+_RIGHT, _BOTTOM = 6, 12  # px, margins
 
 
 def strategy_grid(
@@ -89,86 +89,27 @@ def strategy_grid(
     check_intervals(
         [f"{row} on {column}" for row in rows for column in columns], low.ravel(), high.ravel()
     )
-    places = _place_rows(rows)
-    across = np.arange(tasks, dtype=np.float64)
-    if tasks > 1 and columns[-1].lower() == "average":
-        across[-1] += 0.15
-    shares = _shares(values)
     is_best = _is_best(values)
-    hover = _grid_hover(values, low, high, tied, is_best, rows, columns)
-
+    places = _place(rows, columns)
     labels = [strategy_lines(name.rpartition(MODEL)[2], _NAME_COLUMNS) for name in rows]
-    left = int(12 + 6.3 * max(len(line) for lines in labels for line in lines))
-    cell = _CELL if max(map(len, labels)) == 1 else _TALL_CELL
     names = [escape(shorten(name, 12)) for name in columns]
-    upright = int(12 + 6.8 * max(map(len, names)))  # names stand upright on a phone
     legend = _grid_legend(is_best, tied)
+    left = int(12 + 6.3 * max(len(line) for lines in labels for line in lines))
+    upright = int(12 + 6.8 * max(map(len, names)))  # names of tasks stand upright on a phone
+    cell = _CELL if max(map(len, labels)) == 1 else _TALL_CELL
     body = int(places.height * cell)
     header = HEADER + 16 * bool(legend) + upright
-    domains, height = stack([(header, body)], 12)
+    domains, height = stack([(header, body)], _BOTTOM)
 
     figure = go.Figure()
-    known = np.isfinite(values)
     bar = header_color_bar(palette, 1 - 34 / (header + body), [0, 1])  # beside the first lines
     bar |= dict(ticktext=["worst", "best"])
-    scale = dict(color=shares[known], colorscale=STATE_COLORSCALE, cmin=0, cmax=1, colorbar=bar)
-    empty = dict(color=CLEAR)
-    for name, chosen, marker in (("cells", known, scale), ("empty", ~known, empty)):
-        if not chosen.any():
-            continue
-        edge = dict(color=palette.background if name == "cells" else palette.grid, width=1)
-        figure.add_trace(_cells(name, chosen, across, places, 1.0, marker=marker | {"line": edge}))
-        figure.data[-1].update(
-            customdata=np.argwhere(chosen).tolist(),
-            hovertext=hover[chosen],
-            **CLICKABLE,
-        )
-    # Bars, not a heatmap: their numbers shrink with the figure, and hide rather than overlap.
-    # plotly keeps 3 px free at both sides of a number; wider bars leave `free` on a phone.
-    free = 3 if tasks < _PRECISE else 2
-    narrowest = (PHONE - left - _RIGHT) / np.ptp(_span(across))
-    size = 1 + (6 - free) / narrowest
-    form = ".2f" if tasks <= _PRECISE else ".1f"
-    colors = np.where(known, ink(STATE_COLORSCALE, shares), palette.muted)
-    printed = [format_number(value, form) for value in values.flat]
-    figure.add_trace(
-        _cells("numbers", np.ones_like(known), across, places, size, marker=dict(color=CLEAR))
-    )
-    figure.data[-1].update(
-        text=[
-            colored(f"<b>{text}</b>" if best else text, color)
-            for text, color, best in zip(printed, colors.flat, is_best.flat, strict=True)
-        ],
-        textposition="inside",
-        insidetextanchor="middle",
-        textangle=0,
-        hoverinfo="skip",
-        **steady(),
-    )
+    hover = _grid_hover(values, low, high, tied, is_best, rows, columns)
+    _add_cells(figure, palette, places, values, hover, bar)
+    _add_numbers(figure, palette, places, values, is_best, PHONE - left - _RIGHT)
     if tied is not None:
-        _add_underlines(figure, tied & known & ~is_best, across, places, colors)
-    for row, column in np.argwhere(is_best):
-        figure.add_shape(
-            type="rect",
-            x0=across[column] - 0.5,
-            x1=across[column] + 0.5,
-            y0=places.centres[row] - 0.5,
-            y1=places.centres[row] + 0.5,
-            line=dict(color=palette.text, width=2),
-            layer="above",
-            name="best",
-        )
-    for y in places.rules:
-        figure.add_shape(
-            type="line",
-            xref="paper",
-            x0=0,
-            x1=1,
-            y0=y,
-            y1=y,
-            line=dict(color=palette.zero, width=1),
-            name="rule",
-        )
+        _add_underlines(figure, places, values, tied & ~is_best)
+    _add_frames_and_rules(figure, palette, places, is_best)
     for y, model in places.models:
         add_text(
             figure,
@@ -183,12 +124,12 @@ def strategy_grid(
     figure.update_layout(
         barmode="overlay",
         bargap=0,
-        xaxis=_task_axis(palette, across, names),
+        xaxis=_task_axis(palette, places, names),
         yaxis=dict(
             domain=domains[0],
             range=[places.height + 0.06, -0.06],  # room for the frame of an outer row
             tickmode="array",
-            tickvals=places.centres,
+            tickvals=places.down,
             ticktext=[
                 _accented("<br>".join(lines), name, theme)
                 for lines, name in zip(labels, rows, strict=True)
@@ -203,24 +144,30 @@ def strategy_grid(
     )
     note = "colours run within each column" + (f"<br>{legend}" if legend else "")
     add_header(figure, palette, domains[0][1], "Spearman × 100 ↑", note, left, shift=upright)
-    finish(figure, palette, height, left=left, right=_RIGHT, bottom=12)
+    finish(figure, palette, height, left=left, right=_RIGHT, bottom=_BOTTOM)
     return figure.update_traces(
         textfont=dict(size=SIZE, shadow="none"), selector=dict(name="numbers")
     )
 
 
 @dataclass(frozen=True)
-class _RowPlaces:
-    """Where the rows of the grid stand, in units of a row, from the top."""
+class _Places:
+    """Where rows and columns of the grid stand, in units of a cell, from its upper left corner."""
 
-    centres: np.ndarray  # (K,)
+    down: np.ndarray  # (K,), middles of the rows
+    across: np.ndarray  # (T,), middles of the columns
     models: list[tuple[float, str]]  # middle of the line above a model's rows, and its name
     rules: list[float]  # between single layers and others
     height: float
 
+    @property
+    def span(self) -> list[float]:
+        """Both ends of the axis of columns."""
+        return [self.across[0] - 0.53, self.across[-1] + 0.53]
 
-def _place_rows(rows: Sequence[str]) -> _RowPlaces:
-    centres, models, rules = [], [], []
+
+def _place(rows: Sequence[str], columns: Sequence[str]) -> _Places:
+    down, models, rules = [], [], []
     top, before = 0.0, None
     for name in rows:
         model, is_layer = name.rpartition(MODEL)[0], parse_strategy(name)[1] is not None
@@ -232,10 +179,13 @@ def _place_rows(rows: Sequence[str]) -> _RowPlaces:
         elif is_layer != before[1]:
             rules.append(top + 0.2)
             top += 0.4
-        centres.append(top + 0.5)
+        down.append(top + 0.5)
         top += 1
         before = model, is_layer
-    return _RowPlaces(np.array(centres), models, rules, top)
+    across = np.arange(len(columns), dtype=np.float64)
+    if len(columns) > 1 and columns[-1].lower() == "average":
+        across[-1] += 0.15
+    return _Places(np.array(down), across, models, rules, top)
 
 
 def _grid_arrays(
@@ -306,45 +256,104 @@ def _grid_legend(is_best: np.ndarray, tied: np.ndarray | None) -> str:
     return "framed: best" + ("; underlined: not significantly worse" if tied is not None else "")
 
 
-def _cells(
-    name: str,
-    chosen: np.ndarray,
-    across: np.ndarray,
-    places: _RowPlaces,
-    size: float,
-    **arguments: Any,
-) -> go.Bar:
-    """Build one bar a chosen cell; a cell of the grid has the size 1.  chosen: (K, T)"""
+def _cells(chosen: np.ndarray, places: _Places, width: float, **arguments: Any) -> go.Bar:
+    """Build one bar a chosen cell; a cell of the grid is 1 wide and high.  chosen: (K, T)"""
     rows, columns = np.nonzero(chosen)
     return go.Bar(
-        x=across[columns],
-        base=places.centres[rows] - 0.5 * size,
-        y=np.full(len(rows), size),
-        width=size,
-        name=name,
+        x=places.across[columns],
+        base=places.down[rows] - 0.5,
+        y=np.ones(len(rows)),
+        width=width,
         **arguments,
     )
 
 
-def _add_underlines(
+def _add_cells(
     figure: go.Figure,
-    chosen: np.ndarray,
-    across: np.ndarray,
-    places: _RowPlaces,
-    colors: np.ndarray,
+    palette: Palette,
+    places: _Places,
+    values: np.ndarray,
+    hover: np.ndarray,
+    bar: dict[str, Any],
 ) -> None:
-    """Add a short line at the foot of the chosen cells.  chosen, colors: (K, T)"""
-    rows, columns = np.nonzero(chosen)
+    """Add the coloured cells, and those without a value.  values, hover: (K, T)"""
+    known = np.isfinite(values)
+    scale = dict(
+        color=_shares(values)[known],
+        colorscale=STATE_COLORSCALE,
+        cmin=0,
+        cmax=1,
+        colorbar=bar,
+        line=dict(color=palette.background, width=1),
+    )
+    empty = dict(color=CLEAR, line=dict(color=palette.grid, width=1))
+    for name, chosen, marker in (("cells", known, scale), ("empty", ~known, empty)):
+        if chosen.any():
+            figure.add_trace(
+                _cells(
+                    chosen,
+                    places,
+                    1.0,
+                    marker=marker,
+                    hovertext=hover[chosen],
+                    customdata=np.argwhere(chosen).tolist(),
+                    name=name,
+                    **CLICKABLE,
+                )
+            )
+
+
+def _add_numbers(
+    figure: go.Figure,
+    palette: Palette,
+    places: _Places,
+    values: np.ndarray,
+    is_best: np.ndarray,
+    narrowest: int,
+) -> None:
+    """Add the numbers, on bars of no colour; `narrowest` is the grid's width on a phone in pixels.
+
+    Bars, for their numbers shrink with the figure, and hide rather than overlap. plotly keeps 3 px
+    free at both sides of a number; bars wider than the cell leave less.
+    """
+    columns = values.shape[1]
+    free = 3 if columns < _PRECISE else 2  # px between two numbers on a phone
+    width = 1 + (6 - free) / (narrowest / np.ptp(places.span))
+    form = ".2f" if columns <= _PRECISE else ".1f"
+    printed = [format_number(value, form) for value in values.flat]
+    colors = np.where(np.isfinite(values), ink(STATE_COLORSCALE, _shares(values)), palette.muted)
+    figure.add_trace(
+        _cells(
+            np.ones(values.shape, dtype=bool),
+            places,
+            width,
+            text=[
+                colored(f"<b>{text}</b>" if best else text, color)
+                for text, color, best in zip(printed, colors.flat, is_best.flat, strict=True)
+            ],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            marker=dict(color=CLEAR),
+            hoverinfo="skip",
+            name="numbers",
+            **steady(),
+        )
+    )
+
+
+def _add_underlines(
+    figure: go.Figure, places: _Places, values: np.ndarray, chosen: np.ndarray
+) -> None:
+    """Add a short line at the foot of the chosen cells with a value.  values, chosen: (K, T)"""
+    rows, columns = np.nonzero(chosen & np.isfinite(values))
+    colors = ink(STATE_COLORSCALE, _shares(values))[rows, columns]
     figure.add_trace(
         go.Scatter(
-            x=across[columns],
-            y=places.centres[rows] + 0.33,
+            x=places.across[columns],
+            y=places.down[rows] + 0.33,
             mode="markers",
-            marker=dict(
-                symbol="line-ew",
-                size=12,
-                line=dict(color=colors[rows, columns].tolist(), width=1.5),
-            ),
+            marker=dict(symbol="line-ew", size=12, line=dict(color=colors.tolist(), width=1.5)),
             hoverinfo="skip",
             name="not significantly worse",
             **steady(),
@@ -352,13 +361,42 @@ def _add_underlines(
     )
 
 
-def _task_axis(palette: Palette, across: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _add_frames_and_rules(
+    figure: go.Figure, palette: Palette, places: _Places, is_best: np.ndarray
+) -> None:
+    """Add a frame around every best cell, and the lines beside single layers.  is_best: (K, T)"""
+    for row, column in np.argwhere(is_best):
+        x, y = places.across[column], places.down[row]
+        figure.add_shape(
+            type="rect",
+            x0=x - 0.5,
+            x1=x + 0.5,
+            y0=y - 0.5,
+            y1=y + 0.5,
+            line=dict(color=palette.text, width=2),
+            layer="above",
+            name="best",
+        )
+    for y in places.rules:
+        figure.add_shape(
+            type="line",
+            xref="paper",
+            x0=0,
+            x1=1,
+            y0=y,
+            y1=y,
+            line=dict(color=palette.zero, width=1),
+            name="rule",
+        )
+
+
+def _task_axis(palette: Palette, places: _Places, names: Sequence[str]) -> dict[str, Any]:
     """Axis of tasks above the grid, their names upright where there is no room."""
     return dict(
-        range=_span(across),
+        range=places.span,
         side="top",
         tickmode="array",
-        tickvals=across,
+        tickvals=places.across,
         ticktext=list(names),
         autotickangles=[0, -90],
         ticks="",
@@ -368,10 +406,6 @@ def _task_axis(palette: Palette, across: np.ndarray, names: Sequence[str]) -> di
         tickfont=dict(size=SMALL, color=palette.text),
         fixedrange=True,
     )
-
-
-def _span(across: np.ndarray) -> list[float]:
-    return [across[0] - 0.53, across[-1] + 0.53]
 
 
 def _accented(text: str, name: str, theme: str) -> str:

@@ -195,7 +195,7 @@ def row_dots(
         customdata=rows,
         text=hover,
         hovertext=[format_number(score, form) for score in scores],
-        hovertemplate=f"%{{text}}<br>{name}: <b>%{{hovertext}}</b><extra></extra>",
+        hovertemplate="%{text}<br>%{fullData.name}: <b>%{hovertext}</b><extra></extra>",
         name=name,
     )
 
@@ -210,7 +210,6 @@ def state_line(
     notes: Sequence[str] | None = None,
 ) -> go.Scatter:
     """Build a line over the hidden states; `notes`, one a state, follow the value.  values: (S,)"""
-    name = escape(name)
     note = " %{text}" if notes is not None else ""
     return go.Scatter(
         x=np.arange(len(values)),
@@ -220,8 +219,10 @@ def state_line(
         marker=strategy_marker(strategy, theme, size=7),
         text=notes,
         customdata=state_names(len(values)),
-        hovertemplate=f"{name}, %{{customdata}}: <b>%{{y:{form}}}</b>{note}<extra></extra>",
-        name=name,
+        hovertemplate=(
+            f"%{{fullData.name}}, %{{customdata}}: <b>%{{y:{form}}}</b>{note}<extra></extra>"
+        ),
+        name=escape(name),
     )
 
 
@@ -248,7 +249,6 @@ def add_states_and_edge(
     for strategy, value, beside in zip(names, values, shown, strict=True):
         color = strategy_color(strategy, theme)
         edge = dict(color=color, width=3)
-        name = escape(strategy)
         figure.add_trace(
             go.Scatter(
                 x=[slot],
@@ -256,9 +256,9 @@ def add_states_and_edge(
                 mode="markers",
                 marker=dict(symbol="line-ew", size=11, color=color, line=edge),
                 cliponaxis=False,
-                hovertemplate=f"{name}: <b>%{{y:{form}}}</b><extra></extra>",
+                hovertemplate=f"%{{fullData.name}}: <b>%{{y:{form}}}</b><extra></extra>",
                 showlegend=False,
-                name=name,
+                name=escape(strategy),
             )
         )
         figure.add_annotation(

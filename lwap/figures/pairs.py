@@ -362,7 +362,7 @@ def spearman_strip(
                 mode="markers",
                 marker=strategy_marker(strategy, theme, size=12),
                 customdata=[printed],
-                hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
+                hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
                 name=name,
             )
         )

@@ -67,13 +67,15 @@ def place_labels(
         (N, 2), offsets from a mark to the middle of its label.
     """
     scales = np.array([(width, height) for width in widths], dtype=np.float64)[:, None]  # (W, 1, 2)
+    if not len(owners):
+        return np.zeros((0, 2))
     obstacles = marks * scales, np.stack([radii, radii], axis=1)
     labels = [
         _label(obstacles[0][:, owner, None], size / 2, radii[owner], obstacles, scales)
         for owner, size in zip(owners, sizes, strict=True)
     ]
     outward = np.argsort(np.abs(marks[owners] - marks.mean(axis=0)).sum(axis=1), kind="stable")
-    best, least = np.zeros((0, 2)), np.inf
+    least = np.inf
     for order in (outward, outward[::-1], np.arange(len(labels))):
         chosen: dict[int, int] = {}
         costs = dict.fromkeys(range(len(labels)), 0.0)
@@ -86,7 +88,7 @@ def place_labels(
         if total < least:
             least = total
             best = np.array([labels[i].places[chosen[i]] for i in range(len(labels))])
-    return best.reshape(-1, 2)
+    return best
 
 
 @dataclass(frozen=True)

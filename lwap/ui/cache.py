@@ -16,8 +16,8 @@ import numpy as np
 import streamlit as st
 
 if TYPE_CHECKING:
-    from lwap.comparison import Comparison
     from lwap.bank import LayerBank
+    from lwap.comparison import Comparison
     from lwap.explanation import Explanation
     from lwap.searching import SearchResults
 

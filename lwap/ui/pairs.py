@@ -328,7 +328,10 @@ def pair_layers(model: str, comparison: Comparison, row: int) -> None:
             )
             return
         texts = [comparison.first[row], comparison.second[row]]
-        explanation = cache.explain(model, texts)
+        bank = comparison.bank  # where the summaries were kept, nothing is encoded anew
+        explanation = cache.explain(
+            model, texts if bank is None else bank.select(comparison.rows[row])
+        )
         widgets.show(
             figures.pair_weights(
                 explanation.weights[0],
