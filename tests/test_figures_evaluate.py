@@ -563,8 +563,8 @@ def test_scatter_hover_has_the_texts_the_numbers_and_the_slices(arrays):
     points = named(draw("gold_scatter", arrays, y_title="Cosine"), "pairs")
     hover = dict(zip((i for (i,) in points.customdata), points.hovertext, strict=True))
     assert "first 1<br>↔ second 1" in hover[1]
-    assert f"gold <b>{arrays['gold'][1]:.2f}</b>" in hover[1]
-    assert f"cosine <b>{arrays['predicted'][1]:.3f}</b>".replace("-", "−") in hover[1]
+    assert f"gold score: <b>{arrays['gold'][1]:.2f}</b>" in hover[1]
+    assert f"Cosine: <b>{arrays['predicted'][1]:.3f}</b>".replace("-", "−") in hover[1]
     assert "% of pairs" in hover[1]
     assert hover[1].endswith("<br>in long")
     assert "&lt;b&gt;bold" in hover[0]

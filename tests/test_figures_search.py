@@ -13,6 +13,7 @@ from tests.figures.reading import (
     frozen,
     named,
     parse,
+    shapes,
     texts,
 )
 
@@ -132,6 +133,15 @@ def test_without_scores_there_are_no_bars(scores):
     assert "first scores" not in names and "second scores" in names
     assert "<br>" not in named(figure, "first texts").text[0]
     parse(figure)
+
+
+def test_the_selected_document_has_a_band_in_both_lists():
+    bands = shapes(plain(FIRST, SECOND, selected=1), "selected")
+    assert [(band.x0, band.y0, band.y1) for band in bands] == [(0.0, 0.5, 1.5), (0.58, -0.5, 0.5)]
+    assert len(shapes(plain(FIRST, SECOND, selected=3), "selected")) == 1
+    assert shapes(plain(FIRST, SECOND), "selected") == []
+    with pytest.raises(ValueError, match="selected is document 6; the documents are 0 to 5"):
+        plain(FIRST, SECOND, selected=6)
 
 
 def test_lists_may_differ_in_length():

@@ -150,7 +150,7 @@ def _band_area(low: np.ndarray, high: np.ndarray, color: str, name: str) -> go.S
         mode="lines",
         line=dict(width=0),
         fill="toself",
-        fillcolor=translucent(color, 0.16),
+        fillcolor=translucent(color, 0.2),
         hoverinfo="skip",
         showlegend=False,
         name=f"{name} interval",

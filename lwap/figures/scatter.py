@@ -176,9 +176,9 @@ def _pair_hover(
     gold, predicted, error = numbers
     lines = [
         hover_text(label, most=3),
-        f"gold <b>{format_number(gold, '.2f')}</b>, "
-        f"{escape(y_title.lower())} <b>{format_number(predicted, '.3f')}</b>",
-        f"rank error {format_number(error, '.1f')} % of pairs",
+        f"gold score: <b>{format_number(gold, '.2f')}</b>",
+        f"{escape(y_title)}: <b>{format_number(predicted, '.3f')}</b>",
+        f"rank error: {format_number(error, '.1f')} % of pairs",
     ]
     if slices:
         lines.append(f"in {', '.join(escape(clean(name)) for name in slices)}")

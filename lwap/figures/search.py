@@ -31,6 +31,7 @@ def rank_changes(
     second_name: str,
     first_scores: Any = None,
     second_scores: Any = None,
+    selected: int | None = None,
     theme: str = "light",
 ) -> go.Figure:
     """Draw two ranked lists of documents with a line between the same document in both.
@@ -49,11 +50,13 @@ def rank_changes(
         first_scores: one score a document of `first`, as a bar behind its text, each list on its
             own scale from zero; NaN where unknown.
         second_scores: one score a document of `second`.
+        selected: index of a document to highlight wherever it stands.
         theme: "light" or "dark".
 
     Raises:
         ValueError: a list is empty, names a document twice or one that is not there; there is not
-            one score a document; a score is infinite; the theme is unknown.
+            one score a document; a score is infinite; `selected` is no document; the theme is
+            unknown.
     """
     palette = palette_of(theme)
     if isinstance(labels, str):
@@ -68,6 +71,10 @@ def rank_changes(
             ("second_scores", second_scores, second),
         )
     ]
+    if selected is not None and not 0 <= selected < len(labels):
+        raise ValueError(
+            f"selected is document {selected}; the documents are 0 to {len(labels) - 1}"
+        )
     rows = max(len(first), len(second))
     heads = [strategy_lines(clean(name), 20) for name in (first_name, second_name)]
     domains, height = stack([(28 + 15 * max(map(len, heads)), rows * _ROW)], 8)
@@ -76,6 +83,8 @@ def rank_changes(
     _add_lines(figure, palette, first, second, labels)
     for side, (ranking, other) in enumerate(((first, second), (second, first))):
         _add_list(figure, palette, side, ranking, other, labels, scores[side])
+        if selected in ranking:
+            _add_band(figure, palette, side, ranking.index(selected))
     flat = dict(visible=False, fixedrange=True)
     figure.update_layout(
         barmode="overlay",
@@ -269,6 +278,22 @@ def _bar_lengths(scores: np.ndarray) -> np.ndarray:
     low, high = known.min(initial=0), known.max(initial=0)
     width = high - low or 1.0
     return np.nan_to_num((scores - low) / width)
+
+
+def _add_band(figure: go.Figure, palette: Palette, side: int, row: int) -> None:
+    """Add the band behind the selected document of a list."""
+    figure.add_shape(
+        type="rect",
+        xref="paper",
+        x0=_LISTS[side][0],
+        x1=_LISTS[side][1],
+        y0=row - 0.5,
+        y1=row + 0.5,
+        line=dict(width=0),
+        fillcolor=palette.band,
+        layer="below",
+        name="selected",
+    )
 
 
 def _add_fade(figure: go.Figure, palette: Palette, end: float, domain: Sequence[float]) -> None:

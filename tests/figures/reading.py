@@ -1,0 +1,104 @@
+"""What the tests of the figures share: reading a figure, and what holds for every figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+HOSTILE = 'a <b>bold</b> & <script>alert("1")</script> %{x} $1$'
+
+Draw = Callable[[str], go.Figure]  # a figure in a theme
+
+
+def parse(figure: go.Figure) -> dict:
+    """What a browser reads; NaN and Infinity are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in the figure's JSON")
+
+    return json.loads(figure.to_json(), parse_constant=refuse)
+
+
+def traces(figure: go.Figure, kind: str) -> list:
+    return [trace for trace in figure.data if trace.type == kind]
+
+
+def named(figure: go.Figure, name: str) -> Any:
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+def shapes(figure: go.Figure, name: str) -> list:
+    return [shape for shape in figure.layout.shapes if shape.name == name]
+
+
+def texts(figure: go.Figure) -> list[str]:
+    """The texts of all annotations."""
+    return [annotation.text for annotation in figure.layout.annotations]
+
+
+def frozen(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The same arrays; writing into one of them raises."""
+    copies = {name: np.array(value) for name, value in arrays.items()}
+    for value in copies.values():
+        value.flags.writeable = False
+    return copies
+
+
+# --- what holds for every figure -----------------------------------------------------------------
+
+
+def sits_on_any_background(draw: Draw) -> None:
+    for theme in ("light", "dark"):
+        layout = parse(draw(theme))["layout"]
+        assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0, 0, 0, 0)"
+        assert layout["height"] > 80
+        assert layout["font"]["family"].endswith("sans-serif")
+
+
+def themes_differ_and_equal_calls_give_equal_figures(draw: Draw) -> None:
+    light = draw("light").to_json()
+    assert light == draw("light").to_json()
+    assert light != draw("dark").to_json()
+
+
+def unknown_theme_is_refused_with_the_allowed_ones(draw: Draw) -> None:
+    with pytest.raises(ValueError, match="theme is 'sepia'; accepted are 'light' and 'dark'"):
+        draw("sepia")
+
+
+def user_text_is_escaped_and_no_template(draw: Draw) -> None:
+    figure = draw("light")
+    text = json.dumps(parse(figure), ensure_ascii=False)
+    assert "<script" not in text
+    assert "$1" not in text  # MathJax
+    for trace in figure.data:  # plotly would fill in %{x} of a sentence
+        assert "%{x}" not in (trace.hovertemplate or "")
+
+
+def nothing_is_drawn_by_a_finger_that_scrolls(draw: Draw) -> None:
+    figure = draw("light")
+    assert figure.layout.dragmode is False
+    axes = [*figure.select_xaxes(), *figure.select_yaxes()]
+    assert axes and all(axis.fixedrange for axis in axes)
+
+
+def a_click_fades_nothing(draw: Draw) -> None:
+    """For figures of which points are clicked: plotly would dim all others, texts included."""
+    for trace in draw("light").data:
+        if trace.type == "bar" or trace.mode != "lines":
+            assert trace.selected.marker.opacity == trace.unselected.marker.opacity > 0.8
+            assert trace.text is None or trace.unselected.textfont.color.startswith("#")
+
+
+EVERY_FIGURE = (
+    sits_on_any_background,
+    themes_differ_and_equal_calls_give_equal_figures,
+    unknown_theme_is_refused_with_the_allowed_ones,
+    user_text_is_escaped_and_no_template,
+    nothing_is_drawn_by_a_finger_that_scrolls,
+)
