@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lwap.cli.shared import (
     DEFAULT_MODEL,
@@ -77,17 +78,13 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
             options.model,
             tasks,
             options.strategies,
-            whiten_on=_whiten_on(options),
-            precision=options.precision,
-            device=options.device,
             resamples=options.resamples,
-            seed=options.seed,
-            cache=cache,
+            **_shared(options, cache),
             progress=progress,
             on_task=check_baseline,  # after the first task, not after all
         )
     baseline = result.labels.index(options.baseline) if options.baseline else None
-    geometries = _geometries(options, tasks, cache) if options.geometry else []
+    geometries = _geometries(options, result, cache) if options.geometry else []
     for path in outputs:
         with writing(path):
             if path.suffix == ".csv":
@@ -117,7 +114,7 @@ def _run_sts(options: argparse.Namespace, tasks) -> None:
         print(f"Written: {path}")
 
 
-def _geometries(options: argparse.Namespace, tasks, cache) -> list:
+def _geometries(options: argparse.Namespace, result, cache) -> list:
     from lwap.evaluation.spaces import evaluate_geometry
 
     with show_progress("sentences encoded", options) as progress:
@@ -125,16 +122,12 @@ def _geometries(options: argparse.Namespace, tasks, cache) -> list:
             evaluate_geometry(
                 model,
                 task,
-                options.strategies,
-                whiten_on=_whiten_on(options),
-                precision=options.precision,
-                device=options.device,
-                seed=options.seed,
-                cache=cache,
+                [column.strategy for column in result.columns if column.model == name],
+                **_shared(options, cache),
                 progress=progress,
             )
-            for model in options.model
-            for task in tasks
+            for model, name in zip(options.model, result.models, strict=True)
+            for task in result.tasks
         ]
 
 
@@ -246,11 +239,7 @@ def _geometry(options: argparse.Namespace) -> None:
             task,
             options.strategies,
             positive_at=options.positive_at,
-            whiten_on=_whiten_on(options),
-            precision=options.precision,
-            device=options.device,
-            seed=options.seed,
-            cache=_cache(options),
+            **_shared(options, _cache(options)),
             progress=progress,
         )
     if output:
@@ -303,11 +292,7 @@ def _retrieval(options: argparse.Namespace) -> None:
             options.model,
             data,
             options.strategies,
-            whiten_on=_whiten_on(options),
-            precision=options.precision,
-            device=options.device,
-            seed=options.seed,
-            cache=_cache(options),
+            **_shared(options, _cache(options)),
             progress=progress,
         )
     if output:
@@ -444,6 +429,17 @@ def _cache(options: argparse.Namespace):
     from lwap.diskcache import DiskCache
 
     return None if options.no_cache else DiskCache()
+
+
+def _shared(options: argparse.Namespace, cache) -> dict[str, Any]:
+    """Return the options that every measure takes."""
+    return {
+        "whiten_on": _whiten_on(options),
+        "precision": options.precision,
+        "device": options.device,
+        "seed": options.seed,
+        "cache": cache,
+    }
 
 
 def _whiten_on(options: argparse.Namespace):

@@ -1,1 +1,1 @@
-"""Measures: semantic textual similarity, with intervals."""
+"""Measures: semantic textual similarity, geometry of the space, semantic search."""

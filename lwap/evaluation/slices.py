@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 MIN_PAIRS = 15  # in a slice; below this an interval says nothing
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:]\d+)*")
+_APOSTROPHES = str.maketrans("’ʼ", "''")
+_LETTERS, _NUMBER = r"[^\W\d_]", r"\d+(?:[.,:]\d+)*"
 _NEGATIONS = set(
     re.findall(r"\w+", "no not none nobody nothing nowhere never neither nor without cannot hardly")
 )
-_NUMBER_WORDS = set(
-    re.findall(
-        r"\w+",
-        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
-        "hundred thousand million billion dozen half twice",
-    )
+_UP_TO_TWENTY = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+)
+_TENS = "ten twenty thirty forty fifty sixty seventy eighty ninety"
+_NUMBER_WORDS = (
+    {word: word for word in ("hundred", "thousand", "million", "billion", "dozen", "half", "twice")}
+    | {word: str(value) for value, word in enumerate(_UP_TO_TWENTY.split(), start=1)}
+    | {word: str(10 * value) for value, word in enumerate(_TENS.split(), start=1)}
 )
 
 
 def words(text: str) -> list[str]:
     """Return the words and numbers of a text, in lower case.
 
+    Scripts without spaces between words, such as Chinese, give one word a run of letters.
+
     >>> words("It isn't 3.5 km.")
     ['it', "isn't", '3.5', 'km']
     """
-    return [match.replace("’", "'") for match in _WORD.findall(text.lower())]
+    is_ascii = text.isascii()
+    if not is_ascii:
+        text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
+    return _word(not is_ascii).findall(text.lower())
+
+
+@cache
+def _word(with_marks: bool) -> re.Pattern:
+    """Return what a word looks like; the vowel signs of many scripts are no letters to Python."""
+    letters = f"{_LETTERS}+"
+    if with_marks:
+        codes = range(0x300, 0x1F000)
+        marks = "".join(chr(code) for code in codes if unicodedata.category(chr(code))[0] == "M")
+        letters = f"{letters}(?:[{marks}]+{_LETTERS}*)*"
+    return re.compile(f"{letters}(?:'{letters})?|{_NUMBER}")
 
 
 def word_overlap(first: str, second: str) -> float:
@@ -52,12 +73,16 @@ def has_negation(text: str) -> bool:
 
 
 def numbers(text: str) -> frozenset[str]:
-    """Return the numbers of an English sentence, digits and words.
+    """Return the numbers of an English sentence; "two" is "2".
 
-    >>> sorted(numbers("Two of 30 came."))
-    ['30', 'two']
+    >>> sorted(numbers("Two of 1,000 came."))
+    ['1000', '2']
     """
-    return frozenset(word for word in words(text) if word[0].isdigit() or word in _NUMBER_WORDS)
+    return frozenset(
+        _NUMBER_WORDS.get(word) or re.sub(r",(?=\d{3}\b)", "", word)
+        for word in words(text)
+        if word[0].isdigit() or word in _NUMBER_WORDS
+    )
 
 
 def slice_pairs(first: Sequence[str], second: Sequence[str]) -> dict[str, np.ndarray]:
