@@ -148,7 +148,11 @@ def standard_tasks(folder: str | Path, keys: Sequence[str]) -> list[Task]:
             low=entry.low,
             high=entry.high,
         )
-        notes = tuple(f"{entry.title}: {note}" for note in task_notes(key, pairs))
+        # That pairs repeat is news of somebody's own file, not of a published set.
+        known = check_scored(pairs, entry.file) if len(pairs) == entry.pairs else []
+        notes = tuple(
+            f"{entry.title}: {note}" for note in task_notes(key, pairs) if note not in known
+        )
         tasks.append(replace(task, notes=notes))
     return tasks
 
