@@ -121,7 +121,8 @@ def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
     chosen = st.multiselect(
         "Strategies",
         facts.strategies,
-        default=default,
+        # Streamlit warns of a default beside a value that was set.
+        default=None if key in st.session_state else default,
         key=key,
         bind="query-params",
         persist_state="session",

@@ -19,7 +19,7 @@ from tests.browser.serving import (
 )
 
 PICTURES = ROOT / "assets" / "screenshots"
-ADDRESSES = {"layers": "/", "pairs": "/pairs"}
+ADDRESSES = {"layers": "/", "pairs": "/pairs", "search": "/search", "evaluate": "/evaluate"}
 WIDE, PHONE = (1440, 900), (400, 800)
 MAX_BYTES = 400_000
 

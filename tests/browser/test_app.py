@@ -12,7 +12,7 @@ from tests.browser.serving import OUTPUT, wait_until_drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ADDRESSES = {"layers": "/", "pairs": "/pairs"}
+ADDRESSES = {"layers": "/", "pairs": "/pairs", "search": "/search", "evaluate": "/evaluate"}
 DARK, LIGHT = "rgb(18, 25, 27)", "rgb(255, 255, 255)"  # backgrounds of .streamlit/config.toml
 SENTENCES = ["A heron waits in the reeds.", "The heron has flown away.", "Nobody saw it."]
 PAIRS = [

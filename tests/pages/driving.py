@@ -12,9 +12,18 @@ from pathlib import Path
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
+from lwap.ui import evaluations
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
-PAGES = {"layers": "pages/layers.py", "pairs": "pages/pairs.py"}
+PAGES = {name: f"pages/{name}.py" for name in ("layers", "pairs", "search", "evaluate")}
+
+
+def settle(app: AppTest, seconds: float = SECONDS) -> AppTest:
+    """Wait for the evaluations that were started, then run as the page's clock does."""
+    for found in list(evaluations._registry().found.values()):
+        assert found.wait(seconds)
+    return app.run()
 
 
 def figures(app: AppTest) -> dict[str, dict]:

@@ -16,11 +16,13 @@ from streamlit.util import calc_hash
 import lwap
 from lwap.errors import InputError
 from lwap.ui import cache, frame
-from tests.pages.driving import PAGES, ROOT, SECONDS, figures, shown, trace
+from tests.pages.driving import PAGES, ROOT, SECONDS, figures, settle, shown, trace
 
 QUESTIONS = {
     "layers": "Which layers does the model listen to for this sentence?",
     "pairs": "Would another pooling rank my pairs differently?",
+    "search": "What would I find?",
+    "evaluate": "Which is better, and is the difference real?",
 }
 
 
@@ -79,7 +81,7 @@ def test_without_any_checkpoint_the_plain_encoder_is_there(open_page, monkeypatc
     monkeypatch.setenv("LWAP_CHECKPOINTS", str(tmp_path / "nothing here"))
     for page in PAGES.values():
         app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS).run()
-        app.switch_page(page).run()
+        settle(app.switch_page(page).run())
         assert not app.exception
         assert not app.error
         assert app.selectbox(key="model").options == ["all-MiniLM-L6-v2"]

@@ -1,0 +1,352 @@
+"""The parts of the Search page: query, sentences, two ranked lists, one result, all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from lwap import figures
+from lwap.data import FORMATS, MAX_MEGABYTES, read_sentences
+from lwap.errors import InputError, LwapError
+from lwap.ui import cache, layers, pairs, widgets
+from lwap.ui.frame import escape, theme
+from lwap.ui.state import collection, link_values, put_in_link
+
+if TYPE_CHECKING:
+    from lwap.searching import SearchResults
+    from lwap.ui.cache import ModelFacts
+
+MAX_SENTENCES = 5000
+FEWEST, USUAL, MOST = 5, 10, 20  # results in a list
+_QUERY, _EXAMPLE, _TEXT, _RESULT = "search_query", "search_example", "search_text", "result"
+_UPLOAD, _UPLOAD_ERROR = "search_upload", "search_upload_error"
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def query_box(link: str):
+    """Draw the query and the menu of example queries; return the query and a place for a note."""
+    queries = _example_queries()
+    if _QUERY not in st.session_state:
+        st.session_state[_QUERY] = (link_values(link) or list(queries))[0]
+    typed = st.session_state[_QUERY].strip()
+    st.session_state[_EXAMPLE] = typed if typed in queries else None
+
+    def fill() -> None:
+        if chosen := st.session_state[_EXAMPLE]:
+            st.session_state[_QUERY] = chosen
+
+    left, right = st.columns([3, 2])
+    query = left.text_input(
+        "Query",
+        key=_QUERY,
+        icon=":material/search:",
+        placeholder="What would you look for?",
+        persist_state="session",
+    ).strip()
+    right.selectbox(
+        "Example query",
+        list(queries),
+        index=None,
+        key=_EXAMPLE,
+        on_change=fill,
+        placeholder="Choose one, or write your own",
+        help="Fills the query. Each has an answer in other words among the example sentences, and "
+        "sentences that repeat its words and mean something else.",
+    )
+    note = st.empty()
+    if not put_in_link(link, [] if query == next(iter(queries)) else [query]):
+        note.caption("This query is too long for a link; the link keeps the rest of the view.")
+    return query, note
+
+
+def say_what_to_look_for(note, query: str, sentences: list[str]) -> None:
+    """Say what an example query shows, if it is asked of the example sentences."""
+    look_for = _example_queries().get(query)
+    if look_for and sentences == collection()["sentences"]:
+        note.caption(f"**What to look for.** {look_for}")
+
+
+def _example_queries() -> dict[str, str]:
+    return {entry["text"]: entry["look_for"] for entry in collection()["queries"]}
+
+
+def sentence_box(link: str) -> list[str]:
+    """Draw the sentences to search in, one a line, and the upload (closed); return them."""
+    example = collection()["sentences"]
+    if _TEXT not in st.session_state:
+        _set_sentences(link_values(link) or example)
+    known = _lines(st.session_state[_TEXT])
+    whose = "the example" if known == example else "your own"
+    with st.expander(
+        f"Sentences to search in: {whose}, {len(known):,}",
+        icon=":material/notes:",
+        key="search_sentences",
+    ):
+        left, right = st.columns([2, 1], gap="large")
+        text = left.text_area(
+            "Sentences, one a line", key=_TEXT, height=260, persist_state="session"
+        )
+        uploaded = right.file_uploader(
+            "Or a file of yours",
+            help=f".txt with one sentence a line, or {', '.join(FORMATS)} with a column sentence "
+            f"or text; up to {MAX_SENTENCES:,} sentences.",
+            # No type filter: the reader's message says what is accepted, and why.
+            key=_UPLOAD,
+            max_upload_size=MAX_MEGABYTES,
+            on_change=_read_upload,
+        )
+        right.button(
+            "Back to the example",
+            key="search_reset",
+            on_click=_set_sentences,
+            args=[example],
+            disabled=known == example,
+        )
+    if uploaded is not None and (message := st.session_state.get(_UPLOAD_ERROR)):
+        st.error(f"{escape(message)} The sentences are unchanged.", icon=":material/error:")
+    sentences = _lines(text)
+    if not put_in_link(link, [] if sentences == example else sentences):
+        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
+    return sentences
+
+
+def _lines(text: str) -> list[str]:
+    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _set_sentences(sentences: list[str]) -> None:
+    lines = [text.replace("\r", "\n").replace("\n", " ") for text in sentences]
+    st.session_state[_TEXT] = "\n".join(lines)
+
+
+def _read_upload() -> None:
+    """Put the uploaded file into the text; where it is wrong, keep the text and remember why."""
+    st.session_state[_UPLOAD_ERROR] = ""
+    if (uploaded := st.session_state[_UPLOAD]) is None:
+        return
+    try:
+        sentences = read_sentences(uploaded.getvalue(), uploaded.name)
+        _check_count(len(sentences), f"'{uploaded.name}'")
+        _set_sentences(sentences)
+    except LwapError as error:
+        st.session_state[_UPLOAD_ERROR] = str(error)
+
+
+def check_request(query: str, sentences: list[str]) -> None:
+    """Refuse what cannot be searched.
+
+    Raises:
+        InputError: If there is no query or no sentence, or more sentences than the limit.
+    """
+    if not sentences:
+        raise InputError(
+            "There is no sentence to search in. Write one a line in the box above, upload a file, "
+            "or go back to the example sentences."
+        )
+    _check_count(len(sentences), "The box")
+    if not query:
+        raise InputError("There is no query yet. Write one above, or choose an example.")
+
+
+def _check_count(count: int, source: str) -> None:
+    if count > MAX_SENTENCES:
+        raise InputError(
+            f"{source} has {count:,} sentences; this page searches up to {MAX_SENTENCES:,}. Remove "
+            "some, or use lwap.search(model, sentences, query, strategies), which has no limit."
+        )
+
+
+def choices(facts: ModelFacts) -> tuple[str, str, int]:
+    """Draw the menus of strategies and the number of results, bound to the link; return them."""
+    # A trained strategy comes last of those that a model gives.
+    first = facts.default_strategies[-1] if facts.has_attention else "mean"
+    left, middle, right = st.columns([3, 3, 4], gap="medium")
+    with left:
+        first = _strategy_menu("First list", "first_strategy", first, facts)
+    with middle:
+        second = _strategy_menu("Second list", "second_strategy", "cls", facts)
+    count = right.slider(
+        "Results in a list",
+        FEWEST,
+        MOST,
+        USUAL,
+        key="results",
+        bind="query-params",
+        persist_state="session",
+    )
+    return first, second, count
+
+
+def _strategy_menu(label: str, key: str, default: str, facts: ModelFacts) -> str:
+    if key in st.session_state:  # another model may have other ones
+        chosen = st.session_state[key]
+        was_default = chosen == st.session_state.get(f"{key}_default")
+        if was_default or chosen not in facts.strategies:
+            st.session_state[key] = default
+    st.session_state[f"{key}_default"] = default
+    return st.selectbox(
+        label,
+        # First, so that the link leaves it out, and Streamlit lets the state above replace it.
+        [default, *(name for name in facts.strategies if name != default)],
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        help="The pooling that this list is ranked by. layer_mean:K and layer_cls:K read one state "
+        "alone; 0 is the embedding output.",
+    )
+
+
+# --- what is found ------------------------------------------------------------------------------
+
+
+def say_what_was_read(results: SearchResults, facts: ModelFacts) -> None:
+    """Say what the encoder did not see, and what was counted once."""
+    if results.is_query_truncated:
+        st.warning(
+            f"The query is longer than the encoder's limit of {facts.max_tokens} tokens, so only "
+            "its beginning was read.",
+            icon=":material/content_cut:",
+        )
+    widgets.say_truncated(results.is_truncated, facts.max_tokens, "Sentence")
+    if results.is_repeated.any():
+        st.caption(
+            f"Repeated sentences are counted once: {results.num_distinct:,} of the "
+            f"{len(results.sentences):,} are ranked."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """What two strategies find, and which of it was chosen.
+
+    Attributes:
+        names: The two strategies; they may be the same.
+        places: Their places among the K strategies of the results.
+        indices: Rows of the sentences in each list, (2, k).
+        shown: Rows that are in a list, those of the first before what the second adds.
+        row: The row of the chosen sentence.
+    """
+
+    names: tuple[str, str]
+    places: tuple[int, int]
+    indices: np.ndarray
+    shown: list[int]
+    row: int
+
+
+def lists_of(results: SearchResults, first: str, second: str, count: int) -> Lists:
+    """Return the first `count` results of two strategies, and the sentence that is chosen."""
+    places = results.strategies.index(first), results.strategies.index(second)
+    indices = results.indices[list(places), :count]
+    shown = list(dict.fromkeys(indices.ravel().tolist()))
+    return Lists((first, second), places, indices, shown, _chosen(results, shown))
+
+
+def _chosen(results: SearchResults, shown: list[int]) -> int:
+    """Return the row of the chosen sentence: the best of the first list by default.
+
+    Another one stays chosen as long as it is found by the same query.
+    """
+    places = [str(row + 1) for row in shown]
+    last = st.session_state.get("result_last", {})
+    chosen = st.session_state.get(_RESULT) or st.query_params.get(_RESULT)
+    if chosen in places:
+        of = [results.query, results.sentences[int(chosen) - 1]]
+        is_outdated = chosen == last.get("place") and of != last.get("of")
+    if chosen not in places or is_outdated or chosen == last.get("default"):
+        chosen = places[0]
+    of = [results.query, results.sentences[int(chosen) - 1]]
+    st.session_state[_RESULT] = chosen
+    st.session_state["result_last"] = {"place": chosen, "default": places[0], "of": of}
+    return int(chosen) - 1
+
+
+def rank_changes(results: SearchResults, lists: Lists) -> None:
+    """Draw both lists with a line for each change of rank; a click chooses a sentence."""
+    scores = results.cosines[np.array(lists.places)[:, None], lists.indices]
+    figure = figures.rank_changes(
+        *lists.indices,
+        results.sentences,
+        first_name=lists.names[0],
+        second_name=lists.names[1],
+        first_scores=scores[0],
+        second_scores=scores[1],
+        selected=int(lists.row),
+        theme=theme(),
+    )
+    widgets.show(figure, "rank-changes", on_select=_choose_clicked, selection_mode="points")
+    if lists.names[0] == lists.names[1]:
+        st.caption("Both lists are ranked by one strategy. Choose another to see what it changes.")
+    else:
+        shared = len(np.intersect1d(*lists.indices))
+        st.caption(
+            f"{shared} of the first {lists.indices.shape[1]} stand in both lists; "
+            f"{results.num_distinct:,} sentences were searched. Click one to look into it."
+        )
+
+
+def _choose_clicked() -> None:
+    if clicked := widgets.clicked("rank-changes"):
+        st.session_state[_RESULT] = str(int(clicked[0]) + 1)
+
+
+def query_attention(model: str, results: SearchResults) -> None:
+    """Draw which layers the model listens to for the query."""
+    st.markdown("**Layers that the query is read from**")
+    if cache.facts(model).has_attention:
+        layers.one_sentence(cache.explain(model, results.pairs.bank.select([0])), 0)
+        return
+    st.info(
+        "This model has no trained layer attention: it takes its vector from fixed layers. Pick a "
+        "checkpoint in the sidebar to see attention, weights and knock-out of the query.",
+        icon=":material/info:",
+    )
+
+
+def one_result(model: str, results: SearchResults, lists: Lists) -> None:
+    """Draw the chosen sentence with the query layer by layer, and say how it is ranked."""
+    st.subheader("One result, layer by layer", anchor=False)
+    places = [str(row + 1) for row in lists.shown]
+    chosen = st.selectbox(
+        "Result",
+        places,
+        key=_RESULT,
+        format_func=lambda place: results.sentences[int(place) - 1][:200],
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    put_in_link(_RESULT, [] if chosen == places[0] else [chosen])
+    known = dict(zip(lists.names, lists.places, strict=True))  # one of a strategy
+    st.markdown(
+        " · ".join(
+            f"**{escape(name)}** rank {results.ranks[place, lists.row]:,} of "
+            f"{results.num_distinct:,}, cosine {results.cosines[place, lists.row]:.3f}"
+            for name, place in known.items()
+        )
+    )
+    pairs.pair_layers(model, results.pairs, results.found.tolist().index(lists.row))
+
+
+def all_ranks(results: SearchResults) -> None:
+    """Draw rank and cosine of every sentence as a table to download."""
+    frame = results.to_frame()
+    with st.expander("Table and download"):
+        st.dataframe(
+            frame,
+            hide_index=True,
+            width="stretch",
+            column_config={
+                name: st.column_config.NumberColumn(format="%.3f")
+                for name in frame.columns
+                if name.endswith(" cosine")
+            },
+        )
+        st.download_button(
+            "All ranks and scores (CSV)", frame.to_csv(index=False), "lwap-search.csv", "text/csv"
+        )
