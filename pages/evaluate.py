@@ -26,8 +26,8 @@ with frame.messages():
         evaluate.follow(evaluation)
         st.stop()
     if evaluation.result is None:
-        st.stop()
-    result = evaluate.chosen_columns(evaluation.result, strategies)
+        st.rerun()  # it failed just now, which the next run says
+    result = evaluate.chosen_columns(evaluation.result, model, strategies)
     evaluate.grid(result)
     evaluate.say_mismatch(result)
     view = widgets.views("View", evaluate.VIEWS, "evaluate_view")

@@ -236,6 +236,24 @@ class StsResult:
             cosines=tuple(cosines[places] for cosines in self.cosines),
         )
 
+    def distinct(self) -> StsResult:
+        """Return the result without the columns that repeat another model's, number by number.
+
+        Two heads on one encoder share every strategy but the trained one. A model's own strategy
+        always stays.
+        """
+        kept: list[int] = []
+        for place, column in enumerate(self.columns):
+            repeats = any(
+                self.columns[other].strategy == column.strategy
+                and self.columns[other].model != column.model
+                and all(np.array_equal(each[other], each[place], True) for each in self.cosines)
+                for other in kept
+            )
+            if not repeats or column.strategy == self.own[column.model]:
+                kept.append(place)
+        return self.select(kept)
+
     def values(self, aggregation: str = Aggregation.ALL) -> np.ndarray:
         """Return Spearman × 100, (K, T) or (K, T + 1) with the average; NaN where undefined."""
         found = [self._of(place, aggregation)[0] for place in range(len(self.task_names))]

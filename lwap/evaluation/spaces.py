@@ -131,6 +131,7 @@ def evaluate_geometry(
     cache: DiskCache | None = None,
     load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
+    on_strategy: Progress | None = None,
 ) -> GeometryResult:
     """Measure alignment, uniformity and isotropy of every strategy on a task's sentences.
 
@@ -142,6 +143,7 @@ def evaluate_geometry(
             lowest to the highest score of the task, which is 4 on a scale of 0–5.
         exact_up_to: Sentences up to which uniformity is over all pairs; above it is sampled.
         whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.
+        on_strategy: Called with (strategies measured, strategies in all).
 
     Raises:
         InputError: If no pair counts as positive, or the threshold is no number.
@@ -170,12 +172,13 @@ def evaluate_geometry(
         ]
     ).reshape(-1, 2)
     texts = list(row_of)
-    measured = {
-        name: _measured(
+    measured = {}
+    for name, vectors in source.vectors(texts, names, progress=progress):
+        measured[name] = _measured(
             vectors, positives if len(positives) else None, exact_up_to=exact_up_to, seed=seed
         )
-        for name, vectors in source.vectors(texts, names, progress=progress)
-    }
+        if on_strategy is not None:
+            on_strategy(len(measured), len(names))
     notes = [*task.notes, *source.notes, *(cache.notes if cache is not None else [])]
     if (same := int(is_positive.sum()) - len(positives)) > 0:
         notes.append(f"{same} positive pairs of identical sentences do not count for alignment.")

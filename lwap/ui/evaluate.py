@@ -12,13 +12,15 @@ import streamlit as st
 from scipy.stats import rankdata
 
 from lwap import figures
-from lwap.catalogue import STS_TASKS, available_tasks
+from lwap.catalogue import STS_TASKS, available_tasks, sts_task, task_file
 from lwap.data import FORMATS, MAX_MEGABYTES, data_folder, read_pairs, read_sentences
 from lwap.errors import InputError, LwapError
 from lwap.evaluation.benchmark import AVERAGE, Task, standard_tasks
-from lwap.evaluation.bootstrap import percentile_interval, spearman_draws
+from lwap.evaluation.bootstrap import percentile_interval
 from lwap.evaluation.slices import MIN_PAIRS, slice_pairs
 from lwap.evaluation.source import WhitenOn
+from lwap.evaluation.sts import COSINE_DECIMALS, Aggregation, correlations
+from lwap.manifest import model_fingerprint
 from lwap.report import html_report, latex_table, layer_names
 from lwap.ui import cache, evaluations, pairs, widgets
 from lwap.ui.evaluations import DONE, FAILED, STOPPED, Evaluation, Request
@@ -42,6 +44,10 @@ TOGETHER = "all together"
 DRAWN = 5000  # points of the scatter
 LISTED = 200  # rows of the table below it
 IN_SLICES = 8  # strategies
+NOTHING_RANKED = (
+    "No strategy tells these pairs apart: there is nothing to rank. Choose other strategies above, "
+    "or pairs of sentences that differ."
+)
 
 
 # --- what is asked for --------------------------------------------------------------------------
@@ -89,6 +95,7 @@ def request(model: str) -> tuple[Request, list[Task], WhitenOn | None, list[str]
             data=tuple(task.sha256 for task in tasks),
             titles=tuple(task.name for task in tasks),
             whiten_on=whiten_on.digest if whiten_on else "",
+            fingerprints=tuple(map(model_fingerprint, models)),
         ),
         tasks,
         whiten_on,
@@ -130,11 +137,13 @@ def _standard() -> list[Task]:
     )
     if not chosen:
         raise InputError("No task is chosen. Pick at least one.")
-    return _read_standard(str(folder), tuple(chosen))
+    files = [task_file(sts_task(key), folder).stat() for key in chosen]
+    changed = tuple((file.st_mtime_ns, file.st_size) for file in files)
+    return _read_standard(str(folder), tuple(chosen), changed)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
-def _read_standard(folder: str, keys: tuple[str, ...]) -> list[Task]:
+def _read_standard(folder: str, keys: tuple[str, ...], changed: tuple) -> list[Task]:
     return standard_tasks(folder, keys)
 
 
@@ -160,12 +169,17 @@ def _own() -> list[Task]:
 
 
 def _whitening() -> WhitenOn | None:
+    def forget_removed() -> None:
+        if st.session_state["evaluate_whiten"] is None:
+            st.session_state.pop("evaluate_corpus", None)
+
     uploaded = st.file_uploader(
         "Sentences to fit whitening on",
         help="Adds the whitened twin of every strategy. Take text like your own, but not the pairs "
         "that are scored; such sentences are left out of the fit. More sentences than dimensions.",
         key="evaluate_whiten",
         max_upload_size=MAX_MEGABYTES,
+        on_change=forget_removed,
     )
     if uploaded is not None and st.session_state.get("evaluate_whiten_id") != uploaded.file_id:
         sentences = tuple(dict.fromkeys(read_sentences(uploaded.getvalue(), uploaded.name)))
@@ -178,7 +192,8 @@ def _whitening() -> WhitenOn | None:
     left.caption(
         f"Whitening is fitted on {escape(corpus.name)}: {len(corpus.sentences):,} sentences"
     )
-    if right.button("Remove", key="evaluate_no_whitening"):
+    # A file that is still in the box is removed there.
+    if uploaded is None and right.button("Remove", key="evaluate_no_whitening"):
         del st.session_state["evaluate_corpus"]
         st.rerun()
     return corpus
@@ -201,9 +216,12 @@ def run(asked: Request, tasks: list[Task], whiten_on: WhitenOn | None) -> Evalua
         count = sum(map(len, tasks))
         sets = f"{len(tasks)} tasks, " if len(tasks) > 1 else ""
         if st.button(f"Evaluate ({sets}{count:,} pairs)", type="primary", key="evaluate_run"):
-            found = evaluations.start(asked, tasks, whiten_on)
-            st.session_state["evaluate_shown"] = asked
+            evaluations.start(asked, tasks, whiten_on)
             st.rerun()
+        if found is not None and found.result is not None:
+            finished = len(found.result.tasks)
+            st.info(f"Below are the {finished} of {len(tasks)} tasks that were finished.")
+            return found
         shown = st.session_state.get("evaluate_shown")
         earlier = evaluations.find(shown) if shown is not None else None
         if earlier is None or earlier.result is None:
@@ -214,7 +232,8 @@ def run(asked: Request, tasks: list[Task], whiten_on: WhitenOn | None) -> Evalua
             icon=":material/history:",
         )
         return earlier
-    st.session_state["evaluate_shown"] = asked
+    if found.state == DONE:
+        st.session_state["evaluate_shown"] = asked
     return found
 
 
@@ -242,9 +261,13 @@ def follow(evaluation: Evaluation) -> None:
 # --- the grid -----------------------------------------------------------------------------------
 
 
-def chosen_columns(result: StsResult, strategies: list[str]) -> StsResult:
-    """Return the result of the chosen strategies, their whitened twins, and every single layer."""
-    others = result.models[1:]
+def chosen_columns(result: StsResult, model: str, strategies: list[str]) -> StsResult:
+    """Return the result of the chosen strategies, their whitened twins, and every single layer.
+
+    What two models on one encoder have in common stands once. Of models other than `model`, whose
+    strategies were chosen from, their own one is there in any case.
+    """
+    others = [name for name in result.models if name != model]
     wanted = [
         place
         for place, column in enumerate(result.columns)
@@ -255,7 +278,7 @@ def chosen_columns(result: StsResult, strategies: list[str]) -> StsResult:
     # Each model's strategies, then its layers.
     order = {model: place for place, model in enumerate(result.models)}
     key = [(order[column.model], column.is_layer) for column in result.columns]
-    return result.select(sorted(wanted, key=lambda place: key[place]))
+    return result.select(sorted(wanted, key=lambda place: key[place])).distinct()
 
 
 def grid(result: StsResult, *, key: str = "strategy-grid") -> None:
@@ -312,25 +335,22 @@ def layer_curve(result: StsResult) -> None:
     names = result.task_names
     task = names.index(_menu("Task", names, "evaluate_curve_task", default=names[-1]))
     values, (low, high) = result.values(), result.bounds()
-    parts = st.columns(len(result.models), gap="large")
-    for part, model in zip(parts, result.models, strict=True):
-        place = {
-            column.strategy: row
-            for row, column in enumerate(result.columns)
-            if column.model == model
-        }
+    groups = _by_encoder(result)
+    parts = st.columns(len(groups), gap="large")
+    for number, (part, (encoder, rows)) in enumerate(zip(parts, groups.items(), strict=True)):
+        place = {result.columns[row].strategy: row for row in rows if result.columns[row].is_layer}
         cls, mean = (
             [place[name] for name in layer_names(kind, place)]
             for kind in ("layer_cls", "layer_mean")
         )
         references = {
-            name: float(values[row, task])
-            for name, row in place.items()
+            result.labels[row]: float(values[row, task])
+            for row in rows
             if not result.columns[row].is_layer
         }
         with part:
-            if len(result.models) > 1:
-                st.caption(escape(model))
+            if len(groups) > 1:
+                st.caption(escape(encoder))
             widgets.show(
                 figures.layer_curve(
                     values[cls, task],
@@ -342,7 +362,7 @@ def layer_curve(result: StsResult) -> None:
                     references=references,
                     theme=theme(),
                 ),
-                f"layer-curve-{result.models.index(model)}",
+                f"layer-curve-{number}",
             )
     st.caption(
         f"Spearman × 100 of each state alone on {escape(names[task])}; bands are 95 % bootstrap "
@@ -355,15 +375,21 @@ def space(evaluation: Evaluation, result: StsResult) -> None:
     sets = _sets(result)
     default = "STS-B" if "STS-B" in sets else next(iter(sets))
     task, _ = sets[_menu("Task", list(sets), "evaluate_space_task", default=default)]
-    strategies = {column.strategy for column in result.columns}
-    parts = st.columns(len(result.models), gap="large")
-    for part, model in zip(parts, result.models, strict=True):
+    groups = _by_encoder(result)
+    parts = st.columns(len(groups), gap="large")
+    for number, (part, (encoder, rows)) in enumerate(zip(parts, groups.items(), strict=True)):
         with part:
-            with widgets.progress("Sentences encoded", 2 * len(task)) as progress:
-                found = evaluations.geometry(evaluation, model, task, progress)
-            table = found.table[found.table["strategy"].isin(strategies)]
-            if len(result.models) > 1:
-                st.caption(escape(model))
+            tables = []
+            for model in dict.fromkeys(result.columns[row].model for row in rows):
+                own = [row for row in rows if result.columns[row].model == model]
+                names = [result.columns[row].strategy for row in own]
+                with widgets.progress("Strategies measured", len(names), least=2) as progress:
+                    found = evaluations.geometry(evaluation, model, task, names, progress)
+                label = dict(zip(names, (result.labels[row] for row in own), strict=True))
+                tables.append(found.table.assign(strategy=found.table["strategy"].map(label)))
+            table = pd.concat(tables, ignore_index=True)
+            if len(groups) > 1:
+                st.caption(escape(encoder))
             widgets.show(
                 figures.alignment_uniformity(
                     table["alignment"].to_numpy(),
@@ -371,10 +397,10 @@ def space(evaluation: Evaluation, result: StsResult) -> None:
                     table["strategy"].tolist(),
                     theme=theme(),
                 ),
-                f"alignment-uniformity-{result.models.index(model)}",
+                f"alignment-uniformity-{number}",
             )
             if not found.is_exact:
-                widest = (found.table["high"] - found.table["low"]).max()
+                widest = (table["high"] - table["low"]).max()
                 st.caption(f"Uniformity is sampled here: its widest 95 % interval is {widest:.3f}.")
             with st.expander("Numbers"):
                 st.dataframe(
@@ -388,10 +414,10 @@ def space(evaluation: Evaluation, result: StsResult) -> None:
                 )
                 st.download_button(
                     "Geometry (CSV)",
-                    found.table.to_csv(index=False),
-                    f"lwap-geometry-{model}.csv".replace("/", "-"),
+                    table.to_csv(index=False),
+                    f"lwap-geometry-{encoder}.csv".replace("/", "-"),
                     "text/csv",
-                    key=f"geometry-csv-{model}",
+                    key=f"geometry-csv-{number}",
                 )
     st.caption(
         f"{found.sentences:,} sentences of {escape(task.name)}; alignment over its "
@@ -415,10 +441,11 @@ _GEOMETRY = (
 @st.fragment
 def errors(result: StsResult) -> None:
     """Draw gold against predicted; the chosen pairs as a table; one pair layer by layer."""
-    sets = _sets(result)
-    usable = [
-        label for row, label in enumerate(result.labels) if not np.isnan(result.values()[row]).all()
-    ]
+    sets, values = _sets(result), result.values()
+    usable = [label for row, label in enumerate(result.labels) if not np.isnan(values[row]).all()]
+    if not usable:
+        st.info(NOTHING_RANKED)
+        return
     left, middle, right = st.columns(3)
     with left:
         name = _menu("Task", list(sets), "evaluate_task")
@@ -435,7 +462,8 @@ def errors(result: StsResult) -> None:
             required=True,
         )
     (task, all_cosines), row = sets[name], result.labels.index(label)
-    cosines, shown = all_cosines[row], (name, label)
+    # Files may have the same name.
+    cosines, shown = all_cosines[row], (name, label, task.sha256[:8])
     if against == OTHER:
         others = [name for name in usable if name != label]
         if not others:
@@ -450,21 +478,35 @@ def errors(result: StsResult) -> None:
     error = _rank_share(cosines) - _rank_share(compared)
     if against == GOLD:
         _scatter(task, cosines, label, shown)
-    chosen = st.session_state.get("evaluate_picked", {}).get(shown, ())
-    listed = np.array(chosen if against == GOLD and chosen else np.argsort(-np.abs(error)))[:LISTED]
-    listed = listed[np.argsort(-np.abs(error[listed]), kind="stable")]
-    st.caption(
-        f"The {len(listed):,} pairs that you chose in the figure, worst first."
-        if against == GOLD and chosen
-        else f"The {len(listed):,} pairs with the largest difference in rank. Rank: share of the "
-        f"{len(task):,} pairs that are below, in percent; positive: {label} puts it too high."
-        if against == GOLD
-        else f"The {len(listed):,} pairs that the two rank most differently, of {len(task):,}; "
-        f"positive: {label} puts it higher."
-    )
+    picked = st.session_state.get("evaluate_picked", {})
+    chosen = np.array(picked.get(shown, ()) if against == GOLD else (), dtype=int)
+    listed = chosen if len(chosen) else np.arange(len(task))
+    listed = listed[np.argsort(-np.abs(error[listed]), kind="stable")][:LISTED]
+    if len(chosen):
+        left, right = st.columns([5, 1], vertical_alignment="center")
+        left.caption(_chosen_in_words(len(chosen), len(listed)))
+        # The figure forgets its selection when it is drawn anew, and cannot be asked to clear it.
+        right.button(
+            "All pairs",
+            key="evaluate_all_pairs",
+            on_click=picked.pop,
+            args=(shown,),
+            width="stretch",
+        )
+    elif against == GOLD:
+        st.caption(
+            f"The {len(listed):,} pairs with the largest difference in rank. Rank: share of the "
+            f"{len(task):,} pairs that are below, in percent; positive: {escape(label)} puts it "
+            "too high."
+        )
+    else:
+        st.caption(
+            f"The {len(listed):,} pairs that the two rank most differently, of {len(task):,}; "
+            f"positive: {escape(label)} puts it higher."
+        )
     table = pd.DataFrame(
         {
-            "rank difference": error[listed],
+            "Δ rank": error[listed],
             "sentence1": [task.first[place] for place in listed],
             "sentence2": [task.second[place] for place in listed],
             title: compared[listed],
@@ -483,7 +525,7 @@ def errors(result: StsResult) -> None:
         selection_mode="single-row",
         key=f"evaluate_table_{name}_{label}_{against}",
         column_config={
-            "rank difference": st.column_config.NumberColumn(format="%+.1f", width="small"),
+            "Δ rank": st.column_config.NumberColumn(format="%+.1f", width="small"),
             title: st.column_config.NumberColumn(format="%.3f", width="small"),
             f"cosine, {label}": st.column_config.NumberColumn(format="%.3f", width="small"),
         },
@@ -513,17 +555,26 @@ def errors(result: StsResult) -> None:
     pairs.pair_layers(column.model, comparison, 0)
 
 
-def _scatter(task: Task, cosines: np.ndarray, label: str, key: tuple[str, str]) -> None:
+def _chosen_in_words(chosen: int, listed: int) -> str:
+    if chosen == 1:
+        return "The pair that you chose in the figure."
+    if listed < chosen:
+        return f"The {listed:,} worst of the {chosen:,} pairs that you chose in the figure."
+    return f"The {chosen:,} pairs that you chose in the figure, worst first."
+
+
+def _scatter(task: Task, cosines: np.ndarray, label: str, key: tuple[str, str, str]) -> None:
     drawn = np.arange(len(task))
     if len(task) > DRAWN:
         drawn = np.sort(np.random.default_rng(0).choice(len(task), DRAWN, replace=False))
         st.caption(f"{DRAWN:,} of {len(task):,} pairs are drawn, chosen at random.")
     picked = st.session_state.setdefault("evaluate_picked", {})
-    name = f"gold-scatter-{key[0]}-{key[1]}"
+    name = f"gold-scatter-{'-'.join(key)}"
 
     def take() -> None:
         points = widgets.clicked(name, every=True)
-        picked[key] = tuple(int(drawn[int(point[0])]) for point in points if point)
+        rows = dict.fromkeys(int(point[0]) for point in points if point)  # a chosen one is twice
+        picked[key] = tuple(int(drawn[row]) for row in rows)
 
     chosen = set(picked.get(key, ()))
     widgets.show(
@@ -547,24 +598,33 @@ def slices(result: StsResult) -> None:
     sets = _sets(result)
     task, all_cosines = sets[_menu("Task", list(sets), "evaluate_task")]
     rows = [row for row, column in enumerate(result.columns) if not column.is_layer]
-    rows = [row for row in rows if np.ptp(all_cosines[row]) > 0]
+    if not rows:
+        st.info("Slices compare strategies, not single layers. Choose some above.")
+        return
+    rows = [row for row in rows if np.ptp(np.round(all_cosines[row], COSINE_DECIMALS)) > 0]
+    if not rows:
+        st.info(NOTHING_RANKED)
+        return
     if len(rows) > IN_SLICES:
-        rows = [*rows[: IN_SLICES - 1], rows[-1]]  # the last one is the trained one
+        own = [row for row in rows if _is_own(result, row)]
+        rows = sorted([*own, *(row for row in rows if row not in own)][:IN_SLICES])
         st.caption(f"{IN_SLICES} strategies are drawn; choose others above.")
     masks = slice_pairs(task.first, task.second)
     values, low, high = np.full((3, len(rows), len(masks)), np.nan)
     counts = [int(mask.sum()) for mask in masks.values()]
-    cosines = np.round(all_cosines[rows], 6)
     for column, mask in enumerate(masks.values()):
         if counts[column] < MIN_PAIRS or np.ptp(task.gold[mask]) == 0:
             continue
-        ranks = rankdata(np.concatenate([cosines[:, mask], task.gold[None, mask]]), axis=1)
-        found = 100 * np.corrcoef(ranks)[-1, :-1]
-        draws = spearman_draws(
-            cosines[:, mask], task.gold[mask], resamples=result.resamples, seed=result.seed
+        found = correlations(
+            all_cosines[rows][:, mask],
+            task.gold[mask],
+            resamples=result.resamples,
+            seed=result.seed,
         )
         for row in range(len(rows)):
-            interval = percentile_interval(found[row], draws[row])
+            interval = percentile_interval(
+                found.values[Aggregation.ALL][row], found.draws[Aggregation.ALL][row]
+            )
             values[row, column] = interval.value
             low[row, column], high[row, column] = interval.low, interval.high
     widgets.show(
@@ -593,11 +653,7 @@ def differences(result: StsResult) -> None:
     left, right = st.columns(2)
     with left:
         task = names.index(_menu("Task", names, "evaluate_curve_task", default=names[-1]))
-    own = [
-        label
-        for label, column in zip(labels, result.columns, strict=True)
-        if column.strategy == result.own.get(column.model)
-    ]
+    own = [label for row, label in enumerate(labels) if _is_own(result, row)]
     with right:
         baseline = _menu("Baseline", labels, "evaluate_baseline", default=(own or labels)[0])
     table = result.differences(labels.index(baseline))
@@ -642,6 +698,10 @@ def take_away(evaluation: Evaluation, result: StsResult) -> None:
             st.caption(escape(note))
         places = st.columns(4)
         facts = result.provenance()
+        names = {
+            model: [column.strategy for column in result.columns if column.model == model]
+            for model in result.models
+        }
         places[0].download_button(
             "All numbers (CSV)", rows.to_csv(index=False), "lwap-evaluation.csv", "text/csv"
         )
@@ -658,16 +718,31 @@ def take_away(evaluation: Evaluation, result: StsResult) -> None:
         )
         places[3].download_button(
             "Report (HTML)",
-            lambda: html_report(result, tuple(evaluation.geometries.values())),
+            lambda: html_report(
+                result,
+                [  # the planes that were drawn of what is shown now
+                    found
+                    for found in list(evaluation.geometries.values())
+                    if found.table["strategy"].tolist() == names[found.model]
+                ],
+            ),
             "lwap-report.html",
             "text/html",
             help="One file with figures, tables, data hashes and versions; opens offline.",
         )
 
 
-def is_finished(evaluation: Evaluation) -> bool:
-    """Say whether an evaluation has everything that it will have."""
-    return evaluation.state == DONE
+def _is_own(result: StsResult, row: int) -> bool:
+    column = result.columns[row]
+    return column.strategy == result.own.get(column.model)
+
+
+def _by_encoder(result: StsResult) -> dict[str, list[int]]:
+    """Return the columns of each encoder, whose states two models may share."""
+    groups: dict[str, list[int]] = {}
+    for row, column in enumerate(result.columns):
+        groups.setdefault(result.encoders[column.model], []).append(row)
+    return groups
 
 
 def _is_sample(tasks: Sequence[Task]) -> bool:

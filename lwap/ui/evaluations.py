@@ -5,11 +5,12 @@ A page asks for a request and gets what there is of it so far; leaving the page 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lwap.evaluation.spaces import GeometryResult
 
 KEPT = 8  # evaluations in memory; older ones come back from the cache on disk in a second
+HEARD = 0.2  # seconds after which one that waits for its turn hears that it was stopped
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 
 _log = logging.getLogger(__name__)
@@ -38,12 +40,14 @@ class Request:
         data: Hash of each task's data, in order.
         titles: What the tasks are called.
         whiten_on: Hash of the corpus of "+whiten" strategies, or "".
+        fingerprints: Hash of each model's files: one trained anew under its name is another.
     """
 
     models: tuple[str, ...]
     data: tuple[str, ...]
     titles: tuple[str, ...]
     whiten_on: str = ""
+    fingerprints: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -70,7 +74,7 @@ class Evaluation:
     result: StsResult | None = None
     error: str = ""
     seconds: float = 0.0
-    geometries: dict[tuple[str, str], GeometryResult] = field(default_factory=dict)
+    geometries: dict[tuple[str, ...], GeometryResult] = field(default_factory=dict)
     _began: float = 0.0  # encoding
     _stopping: threading.Event = field(default_factory=threading.Event)
     _finished: threading.Event = field(default_factory=threading.Event)
@@ -102,8 +106,7 @@ class Evaluation:
         from lwap.evaluation.benchmark import evaluate_sts
 
         try:
-            with turn:  # one at a time: two would only slow each other down
-                self._check()
+            with self._in(turn):  # one at a time: two would only slow each other down
                 self.state = RUNNING
                 started = time.monotonic()
                 self.result = evaluate_sts(
@@ -148,6 +151,17 @@ class Evaluation:
         self.result = result
         self._check()
 
+    @contextlib.contextmanager
+    def _in(self, turn: threading.Lock) -> Iterator[None]:
+        """Hold the lock; while waiting for it, a stop is heard."""
+        while not turn.acquire(timeout=HEARD):
+            self._check()
+        try:
+            self._check()
+            yield
+        finally:
+            turn.release()
+
     def _check(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
@@ -173,7 +187,11 @@ def _registry() -> _Registry:
 
 def find(request: Request) -> Evaluation | None:
     """Return the evaluation of a request, if it was asked for since the server started."""
-    return _registry().found.get(request)
+    registry = _registry()
+    with registry.lock:
+        if request in registry.found:
+            registry.found.move_to_end(request)  # being looked at: the last to go
+        return registry.found.get(request)
 
 
 def start(request: Request, tasks: Sequence[Task], whiten_on: WhitenOn | None = None) -> Evaluation:
@@ -199,22 +217,32 @@ def start(request: Request, tasks: Sequence[Task], whiten_on: WhitenOn | None = 
     return found
 
 
-def geometry(evaluation: Evaluation, model: str, task: Task, progress=None) -> GeometryResult:
-    """Return the geometry of a model on a task's sentences, computed once.
+def geometry(
+    evaluation: Evaluation, model: str, task: Task, strategies: Sequence[str], on_strategy=None
+) -> GeometryResult:
+    """Return the geometry of strategies of a model on a task's sentences, computed once.
+
+    `on_strategy` is called with (strategies measured, strategies in all).
 
     Raises:
-        LwapError: If no pair of the task counts as positive.
+        LwapError: If no pair of the task counts as positive, or a whitening cannot be fitted.
     """
     from lwap.diskcache import DiskCache
     from lwap.evaluation.spaces import evaluate_geometry
 
-    key = (model, task.name)
+    key = (model, task.name, *strategies)
     with _registry().lock:
         if key in evaluation.geometries:
             return evaluation.geometries[key]
     loaded = cache.model(model)
     found = evaluate_geometry(
-        model, task, cache=DiskCache(), load=lambda _: loaded, progress=progress
+        model,
+        task,
+        strategies,
+        whiten_on=evaluation.whiten_on,
+        cache=DiskCache(),
+        load=lambda _: loaded,
+        on_strategy=on_strategy,
     )
     with _registry().lock:
         return evaluation.geometries.setdefault(key, found)

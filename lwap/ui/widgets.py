@@ -161,9 +161,9 @@ def clicked(key: str, every: bool = False) -> list:
 
 
 @contextlib.contextmanager
-def progress(what: str, count: int) -> Iterator[Callable[[int, int], None] | None]:
+def progress(what: str, count: int, least: int = 64) -> Iterator[Callable[[int, int], None] | None]:
     """Give a progress callback with a bar where there is enough work to see one."""
-    if count < 64:
+    if count < least:
         yield None
         return
     bar = st.progress(0.0, text=f"{what}: 0 of {count}")
