@@ -1,12 +1,17 @@
-"""The tables to take away, against ones written by hand."""
+"""The tables to take away, against ones written by hand, and the report, read as a browser does."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lwap.evaluation.benchmark import Column, StsResult, Task
+from lwap.evaluation.spaces import GEOMETRY, GeometryResult
 from lwap.evaluation.sts import Aggregation, Correlations
-from lwap.report import latex_table, markdown_table
+from lwap.report import html_report, latex_table, markdown_table
 
 STRATEGIES = ("lwap", "mean", "layer_cls:1", "layer_cls:0")
 SWING = np.linspace(-1, 1, 200)  # its middle 95 % are ± 0.95
@@ -118,3 +123,227 @@ def test_what_a_task_does_not_have_is_a_dash(make_result):
         label = name.replace("_", r"\_")
         line = latex_table(result, "wmean").splitlines()[6 + row]
         assert line == rf"\texttt{{{label}}} & – & – & – & – \\"
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+NASTY = "</script><img src=x onerror=alert(1)> {0} {x} & <b>bold</b> 'quoted' \"twice\" $y$"
+
+
+class Report(HTMLParser):
+    """A report as a browser reads it: tags and texts, and what each script draws."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: list[tuple[str, str]] = []  # innermost tag, text
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data.strip()))
+
+    def inside(self, tag: str) -> list[str]:
+        return [text for place, text in self.texts if place == tag]
+
+    @property
+    def visible(self) -> str:
+        return "\n".join(text for tag, text in self.texts if tag not in ("script", "style"))
+
+    @property
+    def figures(self) -> list[dict]:
+        """Data and layout of each figure, in order."""
+        found, decoder = [], json.JSONDecoder()
+        for script in self.inside("script")[1:]:
+            start = script.index("Plotly.newPlot(")
+            arguments = []
+            place = start + len("Plotly.newPlot(")
+            for _ in range(4):
+                place += len(script[place:]) - len(script[place:].lstrip(" \n,"))
+                value, place = decoder.raw_decode(script, place)
+                arguments.append(value)
+            found.append({"data": arguments[1], "layout": arguments[2], "config": arguments[3]})
+        return found
+
+    @property
+    def provenance(self) -> dict:
+        (text,) = self.inside("pre")
+        return json.loads(text)
+
+
+def texts_in(figure: dict) -> str:
+    return json.dumps(figure, ensure_ascii=False).replace("<br>", " ")
+
+
+@pytest.fixture
+def layered(make_result) -> StsResult:
+    """A result that has both kinds of single layers, so that there is a layer curve."""
+    result = make_result()
+    names = ("lwap", "layer_mean:1", "layer_cls:1", "layer_cls:0")
+    changed = replace(result, columns=tuple(Column("mine", name) for name in names))
+    twice = changed.select([0, 1, 2, 3, 3])
+    columns = (*changed.columns, Column("mine", "layer_mean:0"))
+    return replace(twice, columns=columns)
+
+
+def geometry(model: str = "mine", **changes) -> GeometryResult:
+    rows = [dict.fromkeys(GEOMETRY, 0.5), dict.fromkeys(GEOMETRY, 0.25), dict.fromkeys(GEOMETRY)]
+    names = ("lwap", "mean", "layer_cls:0")
+    table = pd.DataFrame([{"strategy": name, **row} for name, row in zip(names, rows, strict=True)])
+    facts = {
+        "model": model,
+        "encoder": "all-MiniLM-L6-v2",
+        "precision": "fp32",
+        "data": "plain",
+        "data_sha256": "",
+        "sentences": 1234,
+        "positives": 56,
+        "positive_at": 4.0,
+        "is_exact": True,
+        "seed": 0,
+    }
+    return GeometryResult(table=table.astype(dict.fromkeys(GEOMETRY, float)), **facts | changes)
+
+
+def test_the_report_asks_no_server_for_anything(layered):
+    html = html_report(layered, [geometry()])
+    report = Report(html)
+    assert report.open == []  # every tag is closed
+    for tag, attributes in report.tags:
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        assert not {"src", "href", "srcset", "action"} & attributes.keys(), (tag, attributes)
+    library, *drawings = report.inside("script")
+    assert "plotly.js v" in library[:200]
+    assert len(library) > 1_000_000
+    assert not any("://" in script.replace("https://plot.ly", "") for script in drawings)
+    assert "@import" not in html.split("<style>")[1].split("</style>")[0]
+    assert ("meta", {"charset": "utf-8"}) in report.tags
+
+
+def test_the_report_draws_grid_curve_differences_and_plane(layered):
+    report = Report(html_report(layered, [geometry()]))
+    assert report.inside("h2") == [
+        "Strategies and layers on every task",
+        "Layer by layer: mine, average",
+        "Differences to lwap, average",
+        "Alignment and uniformity: mine",
+        "All numbers",
+        "What these numbers must be read with",
+    ]
+    grid, curve, differences, plane = report.figures
+    numbers = next(trace for trace in grid["data"] if trace["name"] == "numbers")["text"]
+    assert any("80.13" in text for text in numbers) and any("70.06" in text for text in numbers)
+    assert "hidden state" in texts_in(curve)
+    names = [trace.get("name") for trace in differences["data"]]
+    assert "layer_cls:1" in names and "lwap" not in names
+    assert [trace["name"] for trace in plane["data"]][-2:] == ["lwap", "mean"]
+    assert "1,234 sentences of plain; alignment over 56 pairs with a score of 4 or more." in (
+        report.visible
+    )
+    for figure in report.figures:
+        assert figure["config"]["responsive"] is True
+
+
+def test_the_report_says_what_is_highest_and_what_ties(make_result):
+    report = Report(html_report(make_result()))
+    assert "mine on plain, other" in report.inside("h1")
+    assert "between cosines and gold scores of 6 pairs" in report.visible
+    assert "Highest on average: mean, 70.25 [70.25, 70.25]." in report.visible
+    assert "Not significantly worse: lwap." in report.visible
+
+
+def test_the_report_holds_every_number_and_its_provenance(make_result):
+    result = replace(make_result(), notes=("A <note> & more",))
+    report = Report(html_report(result, [geometry()]))
+    assert report.provenance == json.loads(json.dumps(result.provenance()))
+    assert report.inside("li") == ["A <note> & more"]
+    rows = result.rows()
+    assert f"{len(rows)} rows" in report.visible
+    cells = report.inside("td")
+    width = len(rows.columns)
+    assert len(cells) == 3 * (1 + len(GEOMETRY)) + width * len(rows)
+    first = cells[-width * len(rows) :][:width]
+    assert first == ["plain", "mine", "lwap", "all", "80.13", "79.18", "81.08", "3"]
+    assert "–" in cells and "nan" not in report.visible.lower()
+
+
+def test_names_are_shown_as_they_are_and_do_nothing(make_result):
+    result = make_result([NASTY, "other"])
+    columns = tuple(Column(NASTY, column.strategy) for column in result.columns)
+    facts = {"own": {NASTY: "lwap"}, "encoders": {NASTY: NASTY}, "precision": {NASTY: "fp32"}}
+    result = replace(result, columns=columns, notes=(NASTY,), whiten_on=NASTY, **facts)
+    plain = Report(html_report(make_result(), [geometry()]))
+    report = Report(html_report(result, [geometry(model=NASTY, data=NASTY)]))
+    kinds = [tag for tag, _ in report.tags]
+    assert kinds == [*[tag for tag, _ in plain.tags][: kinds.index("ul") + 1], "li", "pre"]
+    assert report.inside("title") == report.inside("h1") == [f"{NASTY} on {NASTY}, other"]
+    assert report.inside("li") == [NASTY]
+    assert report.provenance["model"] == NASTY
+    assert report.provenance["whiten_on"] == NASTY
+    assert NASTY in report.inside("td")
+    assert len(report.figures) == len(plain.figures)
+    for script in report.inside("script")[1:]:
+        assert "</script" not in script and "<img" not in script
+
+
+def test_one_task_is_reported_without_an_average(make_result):
+    report = Report(html_report(make_result(["plain"])))
+    assert "Highest on plain: lwap, 80.13 [79.18, 81.08]." in report.visible
+    assert "Differences to lwap, plain" in report.inside("h2")
+    assert "average" not in report.visible.replace("average rank", "")
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_strategy_is_reported_without_differences(make_result, place):
+    report = Report(html_report(make_result().select([place])))
+    assert len(report.figures) == 1
+    assert "Differences" not in report.visible
+    assert ("Highest on" in report.visible) == (place < 3)  # the last one is undefined
+
+
+def test_two_models_are_told_apart(make_result):
+    encoders = {"mine": "all-MiniLM-L6-v2", "yours": "bert_base"}
+    result = make_result(encoders=encoders)
+    report = Report(html_report(result, [geometry(), geometry(model="yours")]))
+    assert report.inside("h1") == ["mine, yours on plain, other"]
+    assert "Highest on average: mine · mean" in report.visible
+    assert "Differences to mine · lwap, average" in report.inside("h2")
+    assert {"Alignment and uniformity: mine", "Alignment and uniformity: yours"} <= set(
+        report.inside("h2")
+    )
+    assert report.provenance["encoder"] == encoders
+    assert "yours" in texts_in(report.figures[0])
+
+
+def test_what_is_undefined_is_left_out_of_figures_and_a_dash_in_tables(make_result):
+    result = make_result().select([3])
+    report = Report(html_report(result))
+    assert len(report.figures) == 1
+    assert set(report.inside("td")) >= {"–"}
+    undefined = replace(geometry(), table=geometry().table.assign(alignment=np.nan))
+    report = Report(html_report(make_result(), [undefined]))
+    assert len(report.figures) == 3
+    assert "nan" not in report.visible.lower()
+
+
+def test_a_baseline_without_value_has_no_differences(make_result):
+    result = replace(make_result(), own={"mine": "layer_cls:0"})
+    report = Report(html_report(result))
+    assert "Differences" not in report.visible
+    assert len(report.figures) == 1
+
+
+def test_the_report_is_the_same_each_time_but_for_the_ids_of_figures(layered):
+    first, second = (Report(html_report(layered, [geometry()])) for _ in range(2))
+    assert first.figures == second.figures
+    assert first.visible == second.visible

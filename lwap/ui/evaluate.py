@@ -310,20 +310,28 @@ def _choose_clicked(key: str, result: StsResult) -> None:
 
 
 def say_mismatch(result: StsResult) -> None:
-    """Say what it costs to read a model with another pooling than it was trained with."""
+    """Say what a model loses or gains by another pooling than it was trained with."""
     table = result.mismatch()
-    for model, rows in table.groupby("model", sort=False):
-        worse = rows[rows["significant"] & (rows["cost"] > 0)].sort_values("cost")
-        own = rows["trained_with"].iloc[0]
-        if worse.empty:
-            continue
-        costs = ", ".join(
-            f"{escape(row['strategy'])} {row['cost']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            for _, row in worse.iterrows()
-        )
+    for model, rows in table[table["significant"]].groupby("model", sort=False):
+        parts = []
+        for verb, some, sign in (
+            ("loses with", rows[rows["cost"] > 0].sort_values("cost"), 1),
+            ("gains with", rows[rows["cost"] < 0].sort_values("cost"), -1),
+        ):
+            found = ", ".join(
+                "{} {:.2f} [{:.2f}, {:.2f}]".format(
+                    escape(row["strategy"]),
+                    sign * row["cost"],
+                    *sorted((sign * row["low"], sign * row["high"])),
+                )
+                for _, row in some.iterrows()
+            )
+            if found:
+                parts.append(f"it {verb} {found}")
+        own = escape(rows["trained_with"].iloc[0])
         st.caption(
-            f"**{escape(model)} was trained with {escape(own)}.** Read with another pooling it "
-            f"loses, in Spearman × 100: {costs}."
+            f"**{escape(model)} was trained with {own}.** Read with another pooling, in Spearman "
+            f"× 100: {'; '.join(parts)}."
         )
 
 
@@ -723,7 +731,7 @@ def take_away(evaluation: Evaluation, result: StsResult) -> None:
                 [  # the planes that were drawn of what is shown now
                     found
                     for found in list(evaluation.geometries.values())
-                    if found.table["strategy"].tolist() == names[found.model]
+                    if found.table["strategy"].tolist() == names.get(found.model)
                 ],
             ),
             "lwap-report.html",
