@@ -17,7 +17,7 @@ from streamlit.util import calc_hash
 
 from lwap.errors import InputError
 from lwap.evaluation import benchmark
-from lwap.evaluation.benchmark import Task, evaluate_sts
+from lwap.evaluation.benchmark import StsResult, Task, evaluate_sts
 from lwap.figures.texts import shorten
 from lwap.ui import evaluate, evaluations
 from lwap.ui.state import phenomena, sample_pairs
@@ -281,10 +281,28 @@ def test_every_view_is_drawn_for_the_plain_encoder(open_evaluate):
     assert len(rows_of(app)) == 8 + 2 * 7
 
 
-def test_a_shipped_checkpoint_tells_what_another_pooling_costs(open_evaluate):
+def test_a_shipped_checkpoint_is_evaluated(open_evaluate):
     app = open_evaluate(shipped=True, model="lwap-minilm-residual")
     look_at_all(app)
     assert columns_of(app)[-1] == "average"
+
+
+def test_it_tells_what_another_pooling_costs_and_gains(open_evaluate, monkeypatch):
+    costs = {
+        "strategy": ["mean", "cls", "max"],
+        "cost": [1.5, -2.0, 0.25],
+        "low": [0.5, -3.0, -1.0],
+        "high": [2.5, -1.0, 1.5],
+        "significant": [True, True, False],
+    }
+    table = pd.DataFrame(costs).assign(model="alpha", trained_with="lwap")
+    monkeypatch.setattr(StsResult, "mismatch", lambda result: table)
+    app = open_evaluate()
+    assert_is_whole(app)
+    assert (
+        "**alpha was trained with lwap.** Read with another pooling, in Spearman × 100: it loses "
+        "with mean 1.50 [0.50, 2.50]; it gains with cls 2.00 [1.00, 3.00]." in shown(app.caption)
+    )
 
 
 @pytest.mark.parametrize("model", ["last", "mix"])
