@@ -364,7 +364,7 @@ def test_entries_that_are_removed_as_fast_as_they_are_written_are_no_error(
     means = encode_layers(tiny_model, texts, summaries=["mean"])
     assert_same(kept.bank(texts, summaries=["mean"]), means)
     assert kept.bank(texts, summaries=[]).is_truncated.tolist() == expected.is_truncated.tolist()
-    assert len(shards(cache)) == 1
+    assert sum(shard.stat().st_size for shard in shards(cache)) <= cache.limit_bytes
 
 
 def test_two_stores_may_fill_one_cache_at_the_same_time(tiny_model, texts, cache, expected):

@@ -360,7 +360,7 @@ class StsResult:
         return (
             pd.concat(tables, ignore_index=True)
             if tables
-            else pd.DataFrame(columns=[*columns, "significant"])
+            else pd.DataFrame(columns=[*columns, "significant"]).astype({"significant": bool})
         )
 
     def rows(self) -> pd.DataFrame:

@@ -312,8 +312,7 @@ def _choose_clicked(key: str, result: StsResult) -> None:
 def say_mismatch(result: StsResult) -> None:
     """Say what a model loses or gains by another pooling than it was trained with."""
     table = result.mismatch()
-    is_significant = table["significant"].astype(bool)  # of an empty table it is no mask yet
-    for model, rows in table[is_significant].groupby("model", sort=False):
+    for model, rows in table[table["significant"]].groupby("model", sort=False):
         parts = []
         for verb, some, sign in (
             ("loses with", rows[rows["cost"] > 0].sort_values("cost"), 1),
