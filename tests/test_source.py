@@ -405,7 +405,10 @@ print(json.dumps([result.values().tolist(), sorted(heavy), list(result.notes), r
 """
 
 
-def test_a_repeated_evaluation_of_a_named_model_imports_no_torch(pairs, tmp_path, bundled_model):
+def test_a_repeated_evaluation_of_a_named_model_imports_no_torch(
+    pairs, tmp_path, bundled_model, monkeypatch
+):
+    monkeypatch.setattr("lwap.checkpoints.load", lambda *args, **options: bundled_model)
     first, second = pairs
     rows = {"sentence1": first, "sentence2": second, "score": [5, 1, 2, 0, 4, 3, 3, 2, 1]}
     found = evaluate_sts(
@@ -414,7 +417,6 @@ def test_a_repeated_evaluation_of_a_named_model_imports_no_torch(pairs, tmp_path
         ["mean", "layer_cls:2"],
         resamples=50,
         cache=DiskCache(tmp_path),
-        load=lambda name: bundled_model,
     )
     run = subprocess.run(
         [sys.executable, "-c", REPEATED, json.dumps(rows)],

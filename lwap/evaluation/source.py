@@ -95,9 +95,10 @@ class Source:
         load: Callable[[str], Any] | None = None,
         stores: dict[str, LayerStore] | None = None,
     ) -> None:
-        self._load = load
         self._named = model if isinstance(model, str) else None
         self._model = None if isinstance(model, str) else model
+        if self._named is not None and load is not None:
+            self._model = load(self._named)
         self._precision = precision
         self._device = device
         self._store: LayerStore | None = None
@@ -106,8 +107,9 @@ class Source:
         self.cache = cache
         self.whiten_on = whiten_on
         self.notes: list[str] = []
+        # Of a model in memory its own content: its files may have been replaced since.
         self.fingerprint = (
-            model_fingerprint(self._named) if self._named is not None else _live_fingerprint(model)
+            model_fingerprint(self._named) if self._model is None else live_fingerprint(self._model)
         )
         self.precision = self._resolved_precision()
         self.facts = self._read_facts()
@@ -116,12 +118,9 @@ class Source:
     def model(self):
         """The model; loaded now if it was not."""
         if self._model is None:
-            if self._load is not None:
-                self._model = self._load(self._named)
-            else:
-                from lwap.checkpoints import load
+            from lwap.checkpoints import load
 
-                self._model = load(self._named, device=self._device)
+            self._model = load(self._named, device=self._device)
         return self._model
 
     @property
@@ -363,7 +362,7 @@ def _encoder_of(name: str) -> str:
     return BUNDLED if is_bundled_name(encoder) else encoder
 
 
-def _live_fingerprint(model) -> str:
+def live_fingerprint(model) -> str:
     """Return a hash of a model in memory: its encoder and its heads."""
     from lwap.bank import model_heads
     from lwap.store import encoder_key

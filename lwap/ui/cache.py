@@ -6,10 +6,13 @@ shared by all sessions of the server.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from os.path import isdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +65,7 @@ class ModelFacts:
 class _Loaded:
     model: Any
     facts: ModelFacts
+    fingerprint: str
     # One at a time: threads that share a tokenizer get wrong truncation in silence.
     # Reentrant: computing one result may ask for another.
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -114,6 +118,15 @@ def model(name: str) -> Any:
         LwapError: If it cannot be loaded; the message is for the person.
     """
     return _loaded(name).model
+
+
+def fingerprint(name: str) -> str:
+    """Return a hash of a loaded model's weights and settings.
+
+    Raises:
+        LwapError: If it cannot be loaded; the message is for the person.
+    """
+    return _loaded(name).fingerprint
 
 
 def explain(
@@ -214,8 +227,15 @@ def _loaded(name: str) -> _Loaded:
     from lwap.manifest import MANIFEST, find_checkpoint
 
     folder = find_checkpoint(name)
-    # A run that is trained anew under the same name is another model.
-    changed = (folder / MANIFEST).stat().st_mtime_ns if folder else 0
+    # A run that is trained anew under the same name is another model, and so is a folder whose
+    # files were replaced.
+    if folder is not None:
+        return _load(name, (folder / MANIFEST).stat().st_mtime_ns)
+    path = os.path.expanduser(name)
+    changed = 0
+    if isdir(path):
+        with contextlib.suppress(OSError):  # what is wrong with the folder, loading says
+            changed = max((entry.stat().st_mtime_ns for entry in os.scandir(path)), default=0)
     return _load(name, changed)
 
 
@@ -223,6 +243,7 @@ def _loaded(name: str) -> _Loaded:
 def _load(name: str, changed: int) -> _Loaded:
     from lwap.bank import layerwise_transformer
     from lwap.checkpoints import load
+    from lwap.evaluation.source import live_fingerprint
     from lwap.manifest import find_checkpoint, read_info
     from lwap.strategy import default_strategies, own_strategy
     from lwap.strategy import strategies as all_strategies
@@ -248,6 +269,7 @@ def _load(name: str, changed: int) -> _Loaded:
             pooling = f"lwap, query {options['query']}, residual {options['residual']}"
     return _Loaded(
         model=model,
+        fingerprint=live_fingerprint(model),
         facts=ModelFacts(
             encoder=encoder.removeprefix("sentence-transformers/"),
             num_states=transformer.num_states,

@@ -20,7 +20,6 @@ from lwap.evaluation.bootstrap import percentile_interval
 from lwap.evaluation.slices import MIN_PAIRS, slice_pairs
 from lwap.evaluation.source import WhitenOn
 from lwap.evaluation.sts import COSINE_DECIMALS, Aggregation, correlations
-from lwap.manifest import model_fingerprint
 from lwap.report import html_report, latex_table, layer_names
 from lwap.ui import cache, evaluations, pairs, widgets
 from lwap.ui.evaluations import DONE, FAILED, STOPPED, Evaluation, Request
@@ -95,7 +94,7 @@ def request(model: str) -> tuple[Request, list[Task], WhitenOn | None, list[str]
             data=tuple(task.sha256 for task in tasks),
             titles=tuple(task.name for task in tasks),
             whiten_on=whiten_on.digest if whiten_on else "",
-            fingerprints=tuple(map(model_fingerprint, models)),
+            fingerprints=tuple(map(cache.fingerprint, models)),
         ),
         tasks,
         whiten_on,

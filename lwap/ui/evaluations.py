@@ -40,7 +40,7 @@ class Request:
         data: Hash of each task's data, in order.
         titles: What the tasks are called.
         whiten_on: Hash of the corpus of "+whiten" strategies, or "".
-        fingerprints: Hash of each model's files: one trained anew under its name is another.
+        fingerprints: Hash of each model: one trained anew under its name is another.
     """
 
     models: tuple[str, ...]

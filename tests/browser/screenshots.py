@@ -46,6 +46,8 @@ def main() -> int:
                     )
                     page = context.new_page()
                     page.goto(f"{server.url}{address}")
+                    if name == "evaluate":  # drawn when the sample's thread is done
+                        page.locator(".st-key-strategy-grid .main-svg").first.wait_for()
                     wait_until_drawn(page)
                     if not suffix:
                         file = PICTURES / f"{name}-{theme}.png"
