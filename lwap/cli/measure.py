@@ -163,7 +163,7 @@ def _print_sts(result, aggregation: str, baseline: int | None) -> None:
 
     names = result.task_names
     values, (low, high) = result.values(aggregation), result.bounds(aggregation)
-    tied = result.tied(aggregation)
+    tied = result.tied(aggregation) & (len(result.labels) > 1)
     width = _width(result.labels)
     columns = [max(10, len(name) + 1) for name in names]
     print(f"Spearman × 100, aggregation '{aggregation}', higher is better")
