@@ -15,32 +15,18 @@ from lwap import figures
 def markdown_table(result, aggregation: str = "all") -> str:
     """Return the grid as a Markdown table; best of a column bold, ties with the best marked."""
     names = result.task_names
-    values, (low, high) = result.values(aggregation), result.bounds(aggregation)
-    tied = result.tied(aggregation)
     lines = [
         f"| strategy | {' | '.join(map(_markdown, names))} | 95 % of {_markdown(names[-1])} |",
         "|---" * (len(names) + 2) + "|",
     ]
-    for row, label in enumerate(result.labels):
-        cells = []
-        for column in range(len(names)):
-            text = _number(values[row, column])
-            if result.best(column, aggregation) == row:
-                text = f"**{text}**"
-            elif tied[row, column]:
-                text = f"{text}\\*"
-            cells.append(text)
-        lines.append(
-            f"| `{_markdown(label)}` | {' | '.join(cells)} | {_interval(low, high, row)} |"
-        )
+    for label, cells, interval in _rows(result, aggregation, best="**{}**", tie=r"{}\*"):
+        lines.append(f"| `{_markdown(label)}` | {' | '.join(cells)} | {interval} |")
     return "\n".join([*lines, "", _caption(result, aggregation, r"with \*")]) + "\n"
 
 
 def latex_table(result, aggregation: str = "all") -> str:
     """Return the grid as a LaTeX table (booktabs); best of a column bold, ties underlined."""
     names = result.task_names
-    values, (low, high) = result.values(aggregation), result.bounds(aggregation)
-    tied = result.tied(aggregation)
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -49,16 +35,8 @@ def latex_table(result, aggregation: str = "all") -> str:
         "Strategy & " + " & ".join(map(_latex, names)) + rf" & 95\,\% of {_latex(names[-1])} \\",
         r"\midrule",
     ]
-    for row, label in enumerate(result.labels):
-        cells = []
-        for column in range(len(names)):
-            text = _number(values[row, column])
-            if result.best(column, aggregation) == row:
-                text = rf"\textbf{{{text}}}"
-            elif tied[row, column]:
-                text = rf"\underline{{{text}}}"
-            cells.append(text)
-        interval = _interval(low, high, row)
+    marks = {"best": r"\textbf{{{}}}", "tie": r"\underline{{{}}}"}
+    for label, cells, interval in _rows(result, aggregation, **marks):
         lines.append(rf"\texttt{{{_latex(label)}}} & {' & '.join(cells)} & {interval} \\")
     caption = _latex(_caption(result, aggregation, "underlined"))
     lines += [
@@ -68,6 +46,23 @@ def latex_table(result, aggregation: str = "all") -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rows(result, aggregation: str, *, best: str, tie: str) -> Iterator[tuple[str, list[str], str]]:
+    """Yield label, cells and the last column's interval of each row; `best`, `tie` mark a cell."""
+    values, (low, high) = result.values(aggregation), result.bounds(aggregation)
+    tied = result.tied(aggregation)
+    highest = [result.best(column, aggregation) for column in range(values.shape[1])]
+    for row, label in enumerate(result.labels):
+        cells = []
+        for column, value in enumerate(values[row]):
+            text = _number(value)
+            if highest[column] == row:
+                text = best.format(text)
+            elif tied[row, column]:
+                text = tie.format(text)
+            cells.append(text)
+        yield label, cells, _interval(low, high, row)
 
 
 def _number(value: float) -> str:
