@@ -39,6 +39,8 @@ _HOMES = {
     "evaluate_retrieval": "evaluation.spaces",
     "read_retrieval": "data",
     "WhitenOn": "evaluation.source",
+    "project": "projection",
+    "neighbourhood_change": "projection.space",
     "DiskCache": "diskcache",
     "load": "checkpoints",
     "list_checkpoints": "manifest",

@@ -8,13 +8,15 @@ Knows no models.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lwap.errors import InputError
@@ -33,6 +35,8 @@ TRIPLET_COLUMNS = {
     "hard_neg": ("hard_neg", "negative"),
 }
 SENTENCE_COLUMN = {"sentence": ("sentence", "text")}
+GROUP_COLUMN = ("group", "paraphrase")
+MAX_GROUP = 50  # sentences that mean the same of which every pair is taken
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 JUDGEMENTS = ("qrels.tsv", "qrels/test.tsv")
@@ -98,6 +102,98 @@ def read_sentences(source: str | Path | bytes, name: str | None = None) -> list[
     if not sentences:
         raise InputError(f"'{name}' holds no sentences. Put one a line, or a column 'sentence'.")
     return sentences
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceTable:
+    """Sentences, each different, and what else a table says of them.
+
+    Attributes:
+        sentences: N different sentences.
+        labels: By column, N texts; "" where a row has none.
+        numbers: By column, N numbers; NaN where a row has none.
+        positives: Rows of pairs that mean the same, from a column `group`, (P, 2); None without.
+        repeated: Rows left out because their sentence stands above.
+        empty: Rows left out because they have no sentence.
+    """
+
+    sentences: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    numbers: dict[str, np.ndarray]
+    positives: np.ndarray | None
+    repeated: int
+    empty: int
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @classmethod
+    def of(cls, sentences: Sequence[str]) -> SentenceTable:
+        """Make a table of sentences alone."""
+        return _sentence_table(pd.DataFrame({"sentence": list(sentences)}), "sentence", "text")
+
+
+def read_sentence_table(source: str | Path | bytes, name: str | None = None) -> SentenceTable:
+    """Read sentences with whatever else a table says of them; a text file has only sentences.
+
+    The column `sentence` or `text` holds the sentences. Sentences of the same `group` mean the
+    same. Every other column is a label, or a number where all its filled cells are numbers.
+
+    Raises:
+        InputError: As `read_sentences`.
+    """
+    content, name = _content(source, name)
+    if Path(name).suffix.lower() in ("", ".txt"):
+        return SentenceTable.of(read_sentences(content, name))
+    table = _table(content, name)
+    found = _sentence_table(table, _find(table, SENTENCE_COLUMN, name)["sentence"], name)
+    if not found.sentences:
+        raise InputError(f"'{name}' holds no sentences. Put one in each row of 'sentence'.")
+    return found
+
+
+def _sentence_table(table: pd.DataFrame, column: str, name: str) -> SentenceTable:
+    sentences = [text.strip() for text in _cells(table, column, name)]
+    is_filled = np.array([bool(text) for text in sentences], dtype=bool)
+    first = ~pd.Series(sentences).duplicated().to_numpy() & is_filled
+    rows = np.flatnonzero(first)
+    labels: dict[str, tuple[str, ...]] = {}
+    numbers: dict[str, np.ndarray] = {}
+    group = _column(table, GROUP_COLUMN)
+    for other in table.columns:
+        if other == column:
+            continue
+        cells = [text.strip() for text in _cells(table, other, name)]
+        texts = pd.Series([cells[row] for row in rows], dtype=str)
+        values = pd.to_numeric(texts.where(texts != "", None), errors="coerce").to_numpy(float)
+        is_number = np.isfinite(values) | (texts == "").to_numpy()
+        if is_number.all() and np.isfinite(values).any() and other != group:
+            numbers[other] = values
+        else:
+            labels[other] = tuple(texts)
+    return SentenceTable(
+        sentences=tuple(sentences[row] for row in rows),
+        labels={key: values for key, values in labels.items() if key != group},
+        numbers=numbers,
+        positives=_same_group(labels[group]) if group is not None else None,
+        repeated=int((is_filled & ~first).sum()),
+        empty=int((~is_filled).sum()),
+    )
+
+
+def _same_group(groups: Sequence[str]) -> np.ndarray | None:
+    """Return the rows of every pair within a group, (P, 2); of a large group a chain of pairs."""
+    rows_of: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        if group:
+            rows_of.setdefault(group, []).append(row)
+    pairs = []
+    for rows in rows_of.values():
+        if len(rows) <= MAX_GROUP:
+            pairs += itertools.combinations(rows, 2)
+        else:
+            pairs += itertools.pairwise(rows)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2) if pairs else None
 
 
 def read_pairs(source: str | Path | bytes, name: str | None = None) -> pd.DataFrame:

@@ -134,6 +134,29 @@ def explain(
     )
 
 
+def layer_weights(bank: LayerBank) -> np.ndarray:
+    """Return what each state contributes to each sentence under the bank's head, (N, S).
+
+    The weights of `explain` without its knock-out, which takes S times as long.
+
+    Raises:
+        StrategyError: As `explain`.
+    """
+    _, head = bank_head(bank)
+    check_summaries(bank, _EVERY_STATE, "layer_weights")
+    found = []
+    was_training = head.training
+    head.eval()
+    try:
+        with torch.inference_mode():
+            for query, means, _ in head_chunks(bank, next(head.parameters())):
+                features = head({"layer_cls": query, "layer_means": means})
+                found.append(features["layer_attention"].mean(dim=1).float().cpu().numpy())
+    finally:
+        head.train(was_training)
+    return np.concatenate(found)
+
+
 def bank_head(bank: LayerBank):
     """Return (strategy, head) of the trained pooling that a bank's model has.
 

@@ -174,12 +174,12 @@ def test_any_other_error_is_logged_and_told(model, monkeypatch, caplog):
         raise RuntimeError("a bug of ours")
 
     monkeypatch.setattr(benchmark, "evaluate_sts", broken)
-    with caplog.at_level(logging.ERROR, logger="lwap.ui.evaluations"):
+    with caplog.at_level(logging.ERROR, logger="lwap.ui.work"):
         found = start([task("birds")], model)
         assert found.wait(SECONDS)
     assert found.state == FAILED
     assert found.error == "An unexpected error ended the evaluation; the server's log has it."
-    (record,) = [record for record in caplog.records if record.name == "lwap.ui.evaluations"]
+    (record,) = [record for record in caplog.records if record.name == "lwap.ui.work"]
     assert "a bug of ours" in str(record.exc_info[1])
 
 
@@ -300,7 +300,7 @@ def kept(tasks, model) -> list[str]:
 
 
 def test_old_ones_are_dropped_but_never_one_that_is_at_work(model, gate, monkeypatch):
-    monkeypatch.setattr(evaluations, "KEPT", 2)
+    evaluations._registry().kept = 2
     tasks = [task(f"task {number}") for number in range(4)]
     started = [start([entry], model) for entry in tasks]
     assert kept(tasks, model) == ["task 0", "task 1", "task 2", "task 3"]
@@ -312,7 +312,7 @@ def test_old_ones_are_dropped_but_never_one_that_is_at_work(model, gate, monkeyp
 
 
 def test_one_that_is_looked_at_is_the_last_to_go(model, monkeypatch):
-    monkeypatch.setattr(evaluations, "KEPT", 2)
+    evaluations._registry().kept = 2
     tasks = [task(f"task {number}") for number in range(3)]
     for entry in tasks[:2]:
         assert start([entry], model).wait(SECONDS)

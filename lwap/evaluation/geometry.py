@@ -18,6 +18,7 @@ from lwap.evaluation.sts import Interval
 
 EXACT_UP_TO = 10_000  # vectors; 50 million pairs take about a second
 SAMPLED_PAIRS = 1_000_000
+HISTOGRAM_UP_TO = 4_000  # vectors whose cosines are all counted; 8 million pairs
 LENGTH_TOLERANCE = 1e-3  # how far from 1 the length of a "normalised" vector may be
 LARGEST_T = 20.0  # exp(−4t) must stay a normal float32
 NORMAL_95 = 1.959964
@@ -332,6 +333,94 @@ def mean_random_cosine(vectors: np.ndarray) -> float:
     count = len(vectors)
     total = sum(block.sum(axis=0) for _, block in _unit_blocks(vectors))
     return float(np.clip((total @ total - count) / (count * (count - 1)), -1, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class CosineHistogram:
+    """How the cosines of N vectors' pairs are distributed.
+
+    Attributes:
+        edges: Of the bins, −1 to 1, (bins + 1,).
+        density: Share of the pairs in each bin over its width, (bins,); its integral is 1.
+        mean: Mean cosine of the pairs that were counted.
+        is_exact: Whether every pair was counted; else a sample was.
+    """
+
+    edges: np.ndarray
+    density: np.ndarray
+    mean: float
+    is_exact: bool
+
+
+def cosine_histogram(
+    vectors: np.ndarray,
+    *,
+    bins: int = 200,
+    exact_up_to: int = HISTOGRAM_UP_TO,
+    sampled_pairs: int = SAMPLED_PAIRS,
+    seed: int = 0,
+) -> CosineHistogram:
+    """Return the distribution of the cosine over distinct pairs of vectors of length 1, (N, D).
+
+    Args:
+        vectors: N ≥ 2 vectors of length 1, (N, D).
+        bins: Equal bins from −1 to 1.
+        exact_up_to: Vectors up to which every pair is counted; above it a sample of them.
+        sampled_pairs: Pairs in that sample.
+        seed: Decides on it.
+
+    Raises:
+        InputError: If there are fewer than 2 vectors, or one has not length 1 (± 1e-3).
+    """
+    vectors = _at_least_two(_unit(vectors))
+    count = len(vectors)
+    edges = np.linspace(-1, 1, bins + 1)
+    counts, total, pairs = np.zeros(bins, dtype=np.int64), 0.0, 0
+
+    def add(cosines: np.ndarray) -> None:
+        nonlocal counts, total, pairs
+        counts += np.histogram(np.clip(cosines, -1, 1), edges)[0]
+        total, pairs = total + float(cosines.sum(dtype=np.float64)), pairs + cosines.size
+
+    if count <= exact_up_to:
+        for start, block in _blocks(vectors):
+            cosines = block @ np.asarray(vectors[start:], dtype=np.float64).T
+            # Each pair once: what lies right of the diagonal.
+            add(cosines[np.triu_indices(len(cosines), 1, cosines.shape[1])])
+    else:
+        random = np.random.default_rng(seed)
+        first = random.integers(0, count, size=sampled_pairs)
+        second = random.integers(0, count - 1, size=sampled_pairs)
+        second += second >= first
+        for start in range(0, sampled_pairs, PAIR_CHUNK):
+            rows = slice(start, start + PAIR_CHUNK)
+            add(np.einsum("ij,ij->i", vectors[first[rows]], vectors[second[rows]]))
+    density = counts / (pairs * (edges[1] - edges[0]))
+    return CosineHistogram(edges, density, total / pairs, count <= exact_up_to)
+
+
+def random_cosine_density(cosines: np.ndarray, dimension: int) -> np.ndarray:
+    """Return the density of the cosine of two random directions in D dimensions; exact.
+
+    Γ(D/2) / (√π Γ((D−1)/2)) · (1 − t²)^((D−3)/2), what remains of the uniform distribution on the
+    sphere along one axis. Mean 0, standard deviation 1/√D.
+
+    >>> random_cosine_density(np.array([-0.5, 0.0, 0.9]), 3).tolist()  # Archimedes: uniform
+    [0.5, 0.5, 0.5]
+
+    Raises:
+        InputError: If D is below 2.
+    """
+    from scipy.special import gammaln
+
+    if dimension < 2:
+        raise InputError(f"The dimension is {dimension}; directions need 2 or more.")
+    cosines = np.asarray(cosines, dtype=np.float64)
+    scale = gammaln(dimension / 2) - gammaln((dimension - 1) / 2) - math.log(math.pi) / 2
+    rest = np.clip(1 - np.square(cosines), 0, None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power = np.where(dimension == 3, 0.0, (dimension - 3) / 2 * np.log(rest))
+    return np.where(np.abs(cosines) > 1, 0.0, np.exp(scale + power))
 
 
 def spectrum(vectors: np.ndarray) -> np.ndarray:

@@ -242,6 +242,21 @@ class Source:
                     out[name][rows] = embed(bank, name, whitening=whitening)
             yield from out.items()
 
+    def layer_weights(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the weight of each state in each sentence under the model's head, (N, S).
+
+        Raises:
+            StrategyError: If the model has no trained pooling over layers.
+        """
+        from lwap.explanation import layer_weights
+
+        return np.concatenate(
+            [
+                layer_weights(self.store.bank(list(texts[begin : begin + 2 * CHUNK])))
+                for begin in range(0, len(texts), 2 * CHUNK)
+            ]
+        )
+
     def truncated(self, texts: Sequence[str]) -> tuple[int, int]:
         """Return how many of the sentences were cut, and the encoder's limit in tokens."""
         cut, limit = 0, 0

@@ -5,30 +5,23 @@ A page asks for a request and gets what there is of it so far; leaving the page 
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from lwap.errors import LwapError
 from lwap.ui import cache
+from lwap.ui.work import DONE, FAILED, RUNNING, STOPPED, WAITING, Registry, Work
 
 if TYPE_CHECKING:
     from lwap.evaluation.benchmark import StsResult, Task
     from lwap.evaluation.source import WhitenOn
     from lwap.evaluation.spaces import GeometryResult
 
-KEPT = 8  # evaluations in memory; older ones come back from the cache on disk in a second
-HEARD = 0.2  # seconds after which one that waits for its turn hears that it was stopped
-WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+__all__ = ["DONE", "FAILED", "RUNNING", "STOPPED", "WAITING", "Evaluation", "Request"]
 
-_log = logging.getLogger(__name__)
+KEPT = 8  # evaluations in memory; older ones come back from the cache on disk in a second
 
 
 @dataclass(frozen=True)
@@ -51,86 +44,39 @@ class Request:
 
 
 @dataclass(eq=False)
-class Evaluation:
-    """One evaluation, and how far it is. Written by its thread, read by pages.
+class Evaluation(Work):
+    """One evaluation, and how far it is: its steps are sentences to encode.
 
     Attributes:
         request: What was asked for.
         tasks: Its tasks.
         whiten_on: The corpus of "+whiten" strategies.
-        state: "waiting", "running", "done", "failed" or "stopped".
-        done, total: Sentences encoded, and to encode.
         result: Of the tasks that are finished; None before the first one is.
-        error: What went wrong, for the person.
-        seconds: How long it ran.
     """
+
+    NAME = "the evaluation"
 
     request: Request
     tasks: Sequence[Task]
     whiten_on: WhitenOn | None = None
-    state: str = WAITING
-    done: int = 0
-    total: int = 0
     result: StsResult | None = None
-    error: str = ""
-    seconds: float = 0.0
     geometries: dict[tuple[str, ...], GeometryResult] = field(default_factory=dict)
-    _began: float = 0.0  # encoding
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _finished: threading.Event = field(default_factory=threading.Event)
 
-    @property
-    def is_active(self) -> bool:
-        """Whether its thread is still at work."""
-        return self.state in (WAITING, RUNNING)
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds that encoding will still take at its pace so far; None while that is unknown."""
-        spent = time.monotonic() - self._began
-        if not self._began or spent < 2 or not self.done:
-            return None
-        return spent * (self.total - self.done) / self.done
-
-    def stop(self) -> None:
-        """Ask the thread to end after the batch that it is at; finished tasks stay."""
-        self._stopping.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until it has ended, at most so long; return whether it has."""
-        return self._finished.wait(seconds)
-
-    def run(self, models: dict, turn: threading.Lock) -> None:
-        """Evaluate; the body of the thread."""
+    def compute(self, models: dict) -> None:
+        """Evaluate."""
         from lwap.diskcache import DiskCache
         from lwap.evaluation.benchmark import evaluate_sts
 
-        try:
-            with self._in(turn):  # one at a time: two would only slow each other down
-                self.state = RUNNING
-                started = time.monotonic()
-                self.result = evaluate_sts(
-                    self.request.models,
-                    self.tasks,
-                    self._strategies(models),
-                    whiten_on=self.whiten_on,
-                    cache=DiskCache(),
-                    load=models.__getitem__,
-                    progress=self._advance,
-                    on_task=self._take,
-                )
-                self.seconds = time.monotonic() - started
-                self.state = DONE
-        except _Stopped:
-            self.state = STOPPED
-        except LwapError as error:
-            self.error, self.state = str(error), FAILED
-        except Exception:
-            _log.exception("an evaluation failed")
-            self.error = "An unexpected error ended the evaluation; the server's log has it."
-            self.state = FAILED
-        finally:
-            self._finished.set()
+        self.result = evaluate_sts(
+            self.request.models,
+            self.tasks,
+            self._strategies(models),
+            whiten_on=self.whiten_on,
+            cache=DiskCache(),
+            load=models.__getitem__,
+            progress=self.advance,
+            on_task=self._take,
+        )
 
     def _strategies(self, models: dict) -> list[str] | None:
         """Return None for all that the models have, or those and their whitened twins."""
@@ -142,56 +88,19 @@ class Evaluation:
         fixed = [name for model in models.values() for name in default_strategies(model)]
         return list(dict.fromkeys([*found, *(f"{name}+whiten" for name in fixed)]))
 
-    def _advance(self, done: int, total: int) -> None:
-        self._began = self._began or time.monotonic()
-        self.done, self.total = done, total
-        self._check()
-
     def _take(self, result: StsResult) -> None:
         self.result = result
-        self._check()
-
-    @contextlib.contextmanager
-    def _in(self, turn: threading.Lock) -> Iterator[None]:
-        """Hold the lock; while waiting for it, a stop is heard."""
-        while not turn.acquire(timeout=HEARD):
-            self._check()
-        try:
-            self._check()
-            yield
-        finally:
-            turn.release()
-
-    def _check(self) -> None:
-        if self._stopping.is_set():
-            raise _Stopped
-
-
-class _Stopped(Exception):
-    """Ends the thread of an evaluation that a person stopped."""
-
-
-class _Registry:
-    """The evaluations of this server."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.turn = threading.Lock()
-        self.found: OrderedDict[Request, Evaluation] = OrderedDict()
+        self.check()
 
 
 @st.cache_resource(show_spinner=False)
-def _registry() -> _Registry:
-    return _Registry()
+def _registry() -> Registry[Evaluation]:
+    return Registry(KEPT)
 
 
 def find(request: Request) -> Evaluation | None:
     """Return the evaluation of a request, if it was asked for since the server started."""
-    registry = _registry()
-    with registry.lock:
-        if request in registry.found:
-            registry.found.move_to_end(request)  # being looked at: the last to go
-        return registry.found.get(request)
+    return _registry().find(request)
 
 
 def start(request: Request, tasks: Sequence[Task], whiten_on: WhitenOn | None = None) -> Evaluation:
@@ -200,21 +109,9 @@ def start(request: Request, tasks: Sequence[Task], whiten_on: WhitenOn | None = 
     Raises:
         LwapError: If a model cannot be loaded.
     """
-    registry = _registry()
     # Loaded here: Streamlit's caches belong to the thread of a session.
     models = {name: cache.model(name) for name in request.models}
-    with registry.lock:
-        found = registry.found.get(request)
-        if found is None or found.state in (FAILED, STOPPED):
-            found = registry.found[request] = Evaluation(request, tuple(tasks), whiten_on)
-            threading.Thread(
-                target=found.run, args=(models, registry.turn), daemon=True, name="evaluation"
-            ).start()
-        registry.found.move_to_end(request)
-        for old in list(registry.found)[: max(0, len(registry.found) - KEPT)]:
-            if not registry.found[old].is_active:
-                del registry.found[old]
-    return found
+    return _registry().start(request, lambda: Evaluation(request, tuple(tasks), whiten_on), models)
 
 
 def geometry(
