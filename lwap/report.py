@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from lwap import figures
@@ -271,11 +273,103 @@ def _provenance(result) -> str:
     )
 
 
+# --- the maps -----------------------------------------------------------------------------------
+
+MAP_POINTS = 20_000  # points of a map in a file; above it their density, and so many on top
+CHANGED_LISTED = 100
+
+
+def map_report(
+    spaces: Sequence,
+    names: Sequence[str],
+    maps,
+    quality: Sequence,
+    change,
+    table,
+    colour: str | None = None,
+) -> str:
+    """Return one self-contained HTML file: two maps, their measures, and what changed most.
+
+    Args:
+        spaces: Two `Space`s of the same sentences.
+        names: What they are called.
+        maps: Their `Maps`.
+        quality: The `Quality` of both.
+        change: From `neighbourhood_change`.
+        table: The `SentenceTable`.
+        colour: A column of it that colours the points; None for the change of neighbourhoods.
+    """
+    kept = change.sort_values("row")["kept"].to_numpy()
+    colours: dict[str, Any] = {"values": 1 - kept, "value_name": "Neighbours changed"}
+    if colour in table.labels:
+        colours = {"categories": table.labels[colour]}
+    elif colour in table.numbers:
+        colours = {"values": table.numbers[colour], "value_name": colour}
+    drawn = None
+    if len(table) > MAP_POINTS:
+        drawn = np.random.default_rng(0).choice(len(table), MAP_POINTS, replace=False)
+    both = np.concatenate([maps.first, maps.second])
+    room = 0.04 * np.ptp(both, axis=0)
+    low, high = both.min(axis=0) - room, both.max(axis=0) + room
+    drawings = [
+        figures.space_map(
+            coordinates,
+            table.sentences,
+            drawn=drawn,
+            span=((low[0], high[0]), (low[1], high[1])),
+            title=name,
+            note=f"{str(maps.method).upper()}, keeps {found.knn_recall:.0%} of the nearest "
+            "neighbours",
+            **colours,
+        )
+        for coordinates, name, found in zip((maps.first, maps.second), names, quality, strict=True)
+    ]
+    numbers = pd.DataFrame(
+        [
+            {"space": name, **space.numbers(), "trustworthiness": found.trustworthiness}
+            | {"k-NN recall": found.knn_recall}
+            for name, space, found in zip(names, spaces, quality, strict=True)
+        ]
+    )
+    shown = change.head(CHANGED_LISTED).drop(columns="row")
+    shown["kept"] = shown["kept"].map("{:.0%}".format)
+    title = f"{names[0]} and {names[1]}"
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{len(table):,} sentences in two spaces. The second map is turned onto the first and "
+        "starts from the same places, so what moves has changed.</p>",
+        "<div class='two'>" + "".join(f"<div>{_drawn(figure)}</div>" for figure in drawings),
+        "</div>",
+        f"<p class='note'>{html.escape(MAP_WARNINGS[str(maps.method)])}</p>",
+        numbers.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0),
+        "<p class='note'>Uniformity and alignment: lower is better. Mean cosine: near 0 is "
+        "isotropic. Trustworthiness and k-NN recall are those of the maps.</p>",
+        "<h2>What changed most</h2>",
+        f"<p>On average {kept.mean():.0%} of a sentence's 10 nearest neighbours in the full space "
+        "are the same in both.</p>",
+        shown.to_html(index=False, border=0, classes="left"),
+    ]
+    return _PAGE.format(title=html.escape(title), script=get_plotlyjs(), body="\n".join(parts))
+
+
+MAP_WARNINGS = {
+    "umap": "In a UMAP map only nearness means something. How far two groups lie apart, how large "
+    "a group is and how empty the space between groups: none of that is in the data.",
+    "pca": "PCA shows the two directions of the largest variance and drops all others: points that "
+    "lie together here may be far apart.",
+}
+"""What a map does not say, by method."""
+
+
 def _section(title: str, figure, note: str = "") -> str:
-    drawn = figure.to_html(
+    heading = f"<h2>{html.escape(title)}</h2>"
+    return f"{heading}{_drawn(figure)}<p class='note'>{html.escape(note)}</p>"
+
+
+def _drawn(figure) -> str:
+    return figure.to_html(
         full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
     )
-    return f"<h2>{html.escape(title)}</h2>{drawn}<p class='note'>{html.escape(note)}</p>"
 
 
 _PAGE = """<!doctype html>
@@ -291,6 +385,9 @@ h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.5rem; }}
 .note {{ color: #57676b; font-size: .9rem; }}
 table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6ecec; }}
+.left th, .left td {{ text-align: left; vertical-align: top; }}
+.two {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }}
+.two > div {{ min-width: 0; }}
 pre {{ background: #f4f7f7; padding: 1rem; overflow-x: auto; font-size: .8rem; }}
 </style>
 <script>{script}</script>

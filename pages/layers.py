@@ -24,7 +24,7 @@ model = frame.model_name()
 inputs, picture = st.columns([1, 2], gap="large")
 
 with inputs, frame.messages():
-    sentences = widgets.sentence_box("layers_text", "example", "s")
+    sentences = widgets.sentence_box(layers.TEXT, "example", "s")
 
 with picture, frame.messages():
     facts = cache.facts(model)

@@ -159,7 +159,7 @@ MODULES = (
     {"checks", "texts", "style", "placement"},
     {"layout"},
     {"marks"},
-    {"layers", "pairs", "evaluate", "grid", "plane", "scatter", "search"},
+    {"layers", "pairs", "evaluate", "grid", "plane", "scatter", "search", "maps", "spread"},
 )
 
 

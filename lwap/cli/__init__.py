@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lwap.cli import measure
+from lwap.cli import mapping, measure
 from lwap.cli.shared import (
     DEFAULT_MODEL,
     PAPER_MODEL,
@@ -42,6 +42,7 @@ See, test and train poolings over all layers of a sentence encoder.
   evaluate  the same on labelled pairs of your own
   geometry  alignment, uniformity and isotropy of every strategy and layer
   retrieval semantic search in a BEIR folder: nDCG@10, MAP, MRR@10, Recall@100
+  map       two spaces of the same sentences as maps, and what changed between them
   data      list and download public data sets
   cache     what evaluations keep on disk
 """
@@ -482,6 +483,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_train(add)
     measure.add_commands(add, commands, formatter)
+    mapping.add_commands(add)
 
     models = commands.add_parser(
         "models",

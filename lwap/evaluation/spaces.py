@@ -153,6 +153,49 @@ def evaluate_geometry(
         model, precision=precision, device=device, cache=cache, whiten_on=whiten_on, load=load
     )
     names = list(dict.fromkeys(strategies or source.facts.strategies))
+    texts, positives, positive_at = positive_rows(task, positive_at)
+    num_positive = int((task.gold >= positive_at).sum())
+    measured = {}
+    for name, vectors in source.vectors(texts, names, progress=progress):
+        measured[name] = _measured(
+            vectors, positives if len(positives) else None, exact_up_to=exact_up_to, seed=seed
+        )
+        if on_strategy is not None:
+            on_strategy(len(measured), len(names))
+    notes = [*task.notes, *source.notes, *(cache.notes if cache is not None else [])]
+    if (same := num_positive - len(positives)) > 0:
+        notes.append(f"{same} positive pairs of identical sentences do not count for alignment.")
+    return GeometryResult(
+        table=pd.DataFrame([{"strategy": name, **measured[name]} for name in names]),
+        model=source.facts.name,
+        encoder=source.facts.encoder,
+        precision=source.precision,
+        data=task.name,
+        data_sha256=task.sha256,
+        sentences=len(texts),
+        positives=len(positives),
+        positive_at=positive_at,
+        is_exact=len(texts) <= exact_up_to,
+        seed=seed,
+        notes=tuple(notes),
+    )
+
+
+def positive_rows(
+    task: Task, positive_at: float | None = None
+) -> tuple[list[str], np.ndarray, float]:
+    """Return a task's distinct sentences, the rows of its positive pairs (P, 2), their threshold.
+
+    Pairs of one sentence with itself are no pairs of rows.
+
+    Args:
+        task: Scored pairs.
+        positive_at: Lowest score of a positive pair; by default four fifths of the way from the
+            lowest to the highest score of the task, which is 4 on a scale of 0–5.
+
+    Raises:
+        InputError: If no pair counts as positive.
+    """
     low, high = float(task.gold.min()), float(task.gold.max())
     if positive_at is None:
         # Rounded, as 0.8 × 3 is a little more than 2.4, the score that it stands for.
@@ -171,31 +214,7 @@ def evaluate_geometry(
             if good and a != b
         ]
     ).reshape(-1, 2)
-    texts = list(row_of)
-    measured = {}
-    for name, vectors in source.vectors(texts, names, progress=progress):
-        measured[name] = _measured(
-            vectors, positives if len(positives) else None, exact_up_to=exact_up_to, seed=seed
-        )
-        if on_strategy is not None:
-            on_strategy(len(measured), len(names))
-    notes = [*task.notes, *source.notes, *(cache.notes if cache is not None else [])]
-    if (same := int(is_positive.sum()) - len(positives)) > 0:
-        notes.append(f"{same} positive pairs of identical sentences do not count for alignment.")
-    return GeometryResult(
-        table=pd.DataFrame([{"strategy": name, **measured[name]} for name in names]),
-        model=source.facts.name,
-        encoder=source.facts.encoder,
-        precision=source.precision,
-        data=task.name,
-        data_sha256=task.sha256,
-        sentences=len(texts),
-        positives=len(positives),
-        positive_at=positive_at,
-        is_exact=len(texts) <= exact_up_to,
-        seed=seed,
-        notes=tuple(notes),
-    )
+    return list(row_of), positives, positive_at
 
 
 def evaluate_retrieval(

@@ -1,4 +1,4 @@
-"""Plotly figures of layers, pairs, evaluations and searches.
+"""Plotly figures of layers, pairs, evaluations, searches and maps of embedding spaces.
 
 Pure functions from arrays and lists to `plotly.graph_objects.Figure`. This package knows nothing
 about encoders, tensors, tables, pages or files: it imports numpy, plotly and the states' names
@@ -6,7 +6,8 @@ only, never writes into an input, and two calls with equal arguments give equal 
 
 Shape legend: S hidden states (state 0 = embeddings, state l = layer l, so S = layers + 1),
 Q query states (S, or 1 for a single query), N sentences or documents, P sentence pairs,
-K strategies, T tasks, M slices of a set of pairs.
+K strategies, T tasks, M slices of a set of pairs. On a map, N points and F frames; a row is the
+number of a point.
 
 Three rules hold for every figure. Backgrounds are transparent, so that the page's own theme
 shows through; `theme` picks the colours of text and marks for a "light" or a "dark" page.
@@ -28,6 +29,7 @@ from lwap.figures.layers import (
     sentence_weights,
     state_similarity,
 )
+from lwap.figures.maps import map_walk, space_map
 from lwap.figures.pairs import (
     knockout_bars,
     layer_similarity,
@@ -39,6 +41,7 @@ from lwap.figures.pairs import (
 from lwap.figures.plane import alignment_uniformity
 from lwap.figures.scatter import gold_scatter
 from lwap.figures.search import rank_changes
+from lwap.figures.spread import cosine_distribution, geometry_course, spectra
 from lwap.figures.style import (
     ACCENT,
     BACKGROUND,
@@ -55,7 +58,9 @@ __all__ = [
     "DIVERGING",
     "STATE_COLORSCALE",
     "alignment_uniformity",
+    "cosine_distribution",
     "difference_strip",
+    "geometry_course",
     "gold_scatter",
     "knockout_bars",
     "layer_attention",
@@ -63,13 +68,16 @@ __all__ = [
     "layer_attention_grid",
     "layer_curve",
     "layer_similarity",
+    "map_walk",
     "pair_heatmap",
     "pair_scores",
     "pair_weights",
     "rank_changes",
     "sentence_weights",
     "slice_strip",
+    "space_map",
     "spearman_strip",
+    "spectra",
     "state_name",
     "state_similarity",
     "state_tick",

@@ -296,10 +296,10 @@ def top_legend(palette: Palette) -> dict[str, Any]:
     )
 
 
-def count_legend_lines(names: Sequence[str]) -> int:
-    """Lines that a horizontal legend of these names takes on a phone."""
+def count_legend_lines(names: Sequence[str], width: int = PHONE) -> int:
+    """Lines that a horizontal legend of these names takes, by default on a phone."""
     entry = 44 + 6.8 * max(map(len, names))
-    return math.ceil(len(names) / max(1, int((PHONE - 8) / entry)))
+    return math.ceil(len(names) / max(1, int((width - 8) / entry)))
 
 
 def halo(palette: Palette) -> str:

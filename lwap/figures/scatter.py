@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from lwap.figures.checks import checked_arrays, checked_texts
 from lwap.figures.layout import (
@@ -23,7 +22,7 @@ from lwap.figures.layout import (
 from lwap.figures.marks import CLICKABLE
 from lwap.figures.style import (
     ACCENT,
-    STATE_COLORSCALE,
+    growing_scale,
     palette_of,
 )
 from lwap.figures.texts import (
@@ -107,7 +106,7 @@ def gold_scatter(
                 color=error[order],
                 cmin=0,
                 cmax=top,
-                colorscale=_error_scale(theme),
+                colorscale=growing_scale(theme),
                 colorbar=color_bar,
                 line=dict(width=0),
                 opacity=0.9,
@@ -183,11 +182,3 @@ def _pair_hover(
     if slices:
         lines.append(f"in {', '.join(escape(clean(name)) for name in slices)}")
     return "<br>".join(lines)
-
-
-def _error_scale(theme: str) -> list[list[Any]]:
-    """The sequential scale from quiet to loud: large errors stand out most from the page."""
-    ends = (0.8, 0.0) if theme == "light" else (0.3, 1.0)
-    shares = np.linspace(0, 1, 9)
-    colors = sample_colorscale(STATE_COLORSCALE, ends[0] + shares * (ends[1] - ends[0]))
-    return [[share, color] for share, color in zip(shares.tolist(), colors, strict=True)]

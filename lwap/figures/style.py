@@ -1,4 +1,4 @@
-"""Colours and marker symbols: of the two themes, of the strategies, of what grows or differs."""
+"""Colours and marker symbols: of the themes, strategies, categories, of what grows or differs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from plotly.colors import get_colorscale, hex_to_rgb
+from plotly.colors import get_colorscale, hex_to_rgb, sample_colorscale
 
 ACCENT = {"light": "#0f766e", "dark": "#4fc4b6"}
 """LWAP's own colour; the same as `primaryColor` in the app's theme."""
@@ -98,6 +98,46 @@ _STRATEGIES = {
     "scalar_mix": ("#869270", "#edc812", "x"),
     "lwap": (ACCENT["light"], ACCENT["dark"], "star"),
 }
+
+CATEGORIES = {
+    "light": (
+        "#003c4b",
+        "#e1690f",
+        "#0096ff",
+        "#a52da5",
+        "#1e692d",
+        "#5a0087",
+        "#695ae1",
+        "#691e00",
+        "#694b69",
+        "#789669",
+        "#c378b4",
+        "#c3000f",
+    ),
+    "dark": (
+        "#3c5ae1",
+        "#f0e100",
+        "#c32d00",
+        "#4ba5c3",
+        "#b4f0ff",
+        "#964b96",
+        "#b48700",
+        "#ff5a96",
+        "#4be1a5",
+        "#ffa54b",
+        "#a578ff",
+        "#c3b4ff",
+    ),
+}
+"""Colours of categories that have no colour of their own, such as topics.
+
+Searched for with the same aims as the strategies' colours; the first few are furthest apart, and
+so are two that share a symbol.
+"""
+
+CATEGORY_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+"""Marker symbols of categories, the second channel: colour k has symbol k modulo their number."""
+
 WHITEN = "+whiten"
 MODEL = " · "  # between a model and its strategy, where several models are compared
 
@@ -193,6 +233,14 @@ def translucent(color: str, opacity: float) -> str:
     """The colour with this opacity, for areas through which lines are seen."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def growing_scale(theme: str) -> list[list[Any]]:
+    """The sequential scale for marks on the page: the larger, the more a mark stands out."""
+    ends = (0.8, 0.0) if theme == "light" else (0.3, 1.0)
+    shares = np.linspace(0, 1, 9)
+    colors = sample_colorscale(STATE_COLORSCALE, ends[0] + shares * (ends[1] - ends[0]))
+    return [[share, color] for share, color in zip(shares.tolist(), colors, strict=True)]
 
 
 def ink(scale: Any, shares: np.ndarray) -> np.ndarray:

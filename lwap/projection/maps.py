@@ -180,9 +180,11 @@ def principal(unit: np.ndarray) -> Projection:
 
 
 def align(coordinates: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Return a map turned, mirrored, scaled and moved onto another of the same points, (N, 2).
+    """Return a map turned, mirrored and moved onto another of the same points, as wide, (N, 2).
 
-    Orthogonal Procrustes: what moves between the two is then as little as these operations allow.
+    Orthogonal Procrustes: what moves between the two is as little as turning allows. Both have the
+    same radius then, the root of the mean squared distance from the centre. The scale that least
+    squares would choose shrinks a map the more, the less it fits, and so hides movement.
 
     Raises:
         InputError: If the shapes differ.
@@ -198,9 +200,13 @@ def align(coordinates: np.ndarray, to: np.ndarray) -> np.ndarray:
     if np.array_equal(coordinates, to):
         return to.astype(np.float32)
     centred, target = coordinates - coordinates.mean(axis=0), to - to.mean(axis=0)
-    turn, scale = orthogonal_procrustes(centred, target)
-    squares = max(float(np.square(centred).sum()), np.finfo(float).tiny)
-    return (centred @ turn * (scale / squares) + to.mean(axis=0)).astype(np.float32)
+    turn, _ = orthogonal_procrustes(centred, target)
+    scale = _radius(target) / max(_radius(centred), np.finfo(float).tiny)
+    return (scale * centred @ turn + to.mean(axis=0)).astype(np.float32)
+
+
+def _radius(centred: np.ndarray) -> float:
+    return math.sqrt(np.square(centred).sum(axis=1).mean())
 
 
 def movement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -209,7 +215,7 @@ def movement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     The radius is the root of the mean squared distance from the centre.
     """
     first, second = (np.asarray(array, dtype=np.float64) for array in (first, second))
-    radius = math.sqrt(np.square(first - first.mean(axis=0)).sum(axis=1).mean())
+    radius = _radius(first - first.mean(axis=0))
     return np.linalg.norm(second - first, axis=1) / max(radius, np.finfo(float).tiny)
 
 
@@ -242,6 +248,28 @@ def place(new: np.ndarray, unit: np.ndarray, coordinates: np.ndarray, *, k: int 
     return np.einsum("mk,mkd->md", weights, coordinates[found].astype(np.float64)).astype(
         np.float32
     )
+
+
+def place_principal(new: np.ndarray, unit: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Return places of M new vectors on a PCA map, exactly where PCA puts them, (M, 2).
+
+    Args:
+        new: M vectors of any length, (M, D).
+        unit: The N vectors of the map, of length 1, (N, D).
+        coordinates: Their places on the map, which may have been aligned since, (N, 2).
+
+    Raises:
+        InputError: If a vector is zero or not finite.
+    """
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(2, svd_solver="covariance_eigh").fit(np.asarray(unit, dtype=np.float64))
+    own = fitted.transform(np.asarray(unit, dtype=np.float64))
+    # What aligning did to the map: a turn, a scale and a shift.
+    ones = np.ones((len(own), 1))
+    turn, *_ = np.linalg.lstsq(np.hstack([own, ones]), coordinates, rcond=None)
+    places = fitted.transform(normalise(new).astype(np.float64))
+    return np.hstack([places, np.ones((len(places), 1))]).astype(np.float64) @ turn
 
 
 def _memberships(distances: np.ndarray) -> np.ndarray:

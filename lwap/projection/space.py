@@ -234,7 +234,10 @@ def neighbourhood_change(
     k = min(k, first.near.count, second.near.count)
     before, after = first.near.indices[:, :k], second.near.indices[:, :k]
     kept = overlap(before, after)
-    order = np.lexsort((np.arange(len(kept)), kept))
+    # Equal shares of few neighbours are frequent: more of them decide which comes first.
+    wider = min(first.near.count, second.near.count)
+    finer = overlap(first.near.indices[:, :wider], second.near.indices[:, :wider])
+    order = np.lexsort((np.arange(len(kept)), finer, kept))
     rows = []
     for row in order.tolist():
         lost = next((i for i in before[row].tolist() if i not in after[row]), None)
@@ -360,21 +363,18 @@ def layer_walk(
     start = None
     if method == Method.UMAP:
         start = project(vectors[strategies[-1]], Method.PCA).coordinates
+    if start is not None:
+        options = options | {"start": start}
     frames: list[np.ndarray] = []
     for name in reversed(strategies):  # the last is what the walk leads to: it sets the turn
         try:
-            drawn = project(
-                vectors[name], method, **(options | {"start": start} if start is not None else {})
-            ).coordinates
-        except InputError:
+            drawn = project(vectors[name], method, **options).coordinates
+        except InputError:  # one vector for all
             frames.append(np.zeros((len(texts), 2), dtype=np.float32))
             continue
         drawn = drawn - drawn.mean(axis=0)
-        drawn = drawn / max(math.sqrt(np.square(drawn).sum(axis=1).mean()), 1e-12)
         known = next((frame for frame in reversed(frames) if frame.any()), None)
-        if known is not None:
-            turned = align(drawn, known)
-            size = math.sqrt(np.square(turned - turned.mean(axis=0)).sum(axis=1).mean())
-            drawn = (turned - turned.mean(axis=0)) / max(size, 1e-12)
-        frames.append(drawn.astype(np.float32))
+        if known is None:
+            known = drawn / max(math.sqrt(np.square(drawn).sum(axis=1).mean()), 1e-12)
+        frames.append(align(drawn, known))
     return np.stack(frames[::-1])

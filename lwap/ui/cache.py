@@ -184,6 +184,25 @@ def compare(
     )
 
 
+def vectors(name: str, texts: Sequence[str], strategy: str) -> np.ndarray:
+    """Return the embeddings of a few sentences under one strategy, (N, D).
+
+    Raises:
+        LwapError: If a sentence, the strategy or the model cannot be used.
+    """
+    from lwap.bank import encode_layers
+    from lwap.strategy import embed, needed_summaries
+
+    loaded, texts = _loaded(name), tuple(texts)
+    return loaded.once(
+        ("vectors", texts, strategy),
+        lambda: embed(
+            encode_layers(loaded.model, list(texts), summaries=needed_summaries([strategy])),
+            strategy,
+        ),
+    )
+
+
 def spearman(name: str, comparison: Comparison, rows: Sequence[int], gold: Sequence[float]) -> dict:
     """Return Spearman × 100 with its interval per strategy, over the rows that have scores.
 

@@ -41,6 +41,7 @@ def navigation():
             "Explore": [
                 st.Page("pages/layers.py", title="Layers", icon=":material/layers:", default=True),
                 st.Page("pages/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
+                st.Page("pages/space.py", title="Space", icon=":material/scatter_plot:"),
                 st.Page("pages/search.py", title="Search", icon=":material/search:"),
             ],
             "Measure": [

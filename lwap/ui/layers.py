@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from lwap.explanation import Explanation
 
 GRID = 6  # sentences side by side
+TEXT = "layers_text"  # the key of the box of sentences
+
+
+def take_sentences(sentences: list[str]) -> None:
+    """Put sentences from another page into the box, before this page is opened."""
+    lines = (" ".join(text.split()) for text in sentences)
+    st.session_state[TEXT] = "\n".join(lines)
 
 
 def one_sentence(explanation: Explanation, row: int) -> None:

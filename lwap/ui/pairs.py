@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,11 @@ def _as_pairs(table: pd.DataFrame) -> pd.DataFrame:
     }
     score = pd.to_numeric(table["score"], errors="coerce") if "score" in table else float("nan")
     return pd.DataFrame({**sentences, "score": score}).astype({"score": float})
+
+
+def take_pairs(found: Sequence[tuple[str, str]]) -> None:
+    """Put pairs from another page into the table, before this page is opened."""
+    _set_pairs(pd.DataFrame(found, columns=_COLUMNS[:2]))
 
 
 def _set_pairs(table: pd.DataFrame) -> None:

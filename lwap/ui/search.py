@@ -125,6 +125,11 @@ def _set_sentences(sentences: list[str]) -> None:
     st.session_state[_TEXT] = "\n".join(lines)
 
 
+def take_sentences(sentences: list[str]) -> None:
+    """Put sentences from another page into the box, before this page is opened."""
+    _set_sentences(sentences)
+
+
 def _read_upload() -> None:
     """Put the uploaded file into the text; where it is wrong, keep the text and remember why."""
     st.session_state[_UPLOAD_ERROR] = ""
@@ -168,9 +173,9 @@ def choices(facts: ModelFacts) -> tuple[str, str, int]:
     first = facts.default_strategies[-1] if facts.has_attention else "mean"
     left, middle, right = st.columns([3, 3, 4], gap="medium")
     with left:
-        first = _strategy_menu("First list", "first_strategy", first, facts)
+        first = widgets.strategy_choice("First list", "first_strategy", first, facts)
     with middle:
-        second = _strategy_menu("Second list", "second_strategy", "cls", facts)
+        second = widgets.strategy_choice("Second list", "second_strategy", "cls", facts)
     count = right.slider(
         "Results in a list",
         FEWEST,
@@ -181,25 +186,6 @@ def choices(facts: ModelFacts) -> tuple[str, str, int]:
         persist_state="session",
     )
     return first, second, count
-
-
-def _strategy_menu(label: str, key: str, default: str, facts: ModelFacts) -> str:
-    if key in st.session_state:  # another model may have other ones
-        chosen = st.session_state[key]
-        was_default = chosen == st.session_state.get(f"{key}_default")
-        if was_default or chosen not in facts.strategies:
-            st.session_state[key] = default
-    st.session_state[f"{key}_default"] = default
-    return st.selectbox(
-        label,
-        # First, so that the link leaves it out, and Streamlit lets the state above replace it.
-        [default, *(name for name in facts.strategies if name != default)],
-        key=key,
-        bind="query-params",
-        persist_state="session",
-        help="The pooling that this list is ranked by. layer_mean:K and layer_cls:K read one state "
-        "alone; 0 is the embedding output.",
-    )
 
 
 # --- what is found ------------------------------------------------------------------------------

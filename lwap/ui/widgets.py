@@ -133,6 +133,26 @@ def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
     return chosen
 
 
+def strategy_choice(label: str, key: str, default: str, facts: ModelFacts, **options: Any) -> str:
+    """Draw a menu of one of the model's strategies, bound to the link; return it."""
+    if key in st.session_state:  # another model may have other ones
+        chosen = st.session_state[key]
+        was_default = chosen == st.session_state.get(f"{key}_default")
+        if was_default or chosen not in facts.strategies:
+            st.session_state[key] = default
+    st.session_state[f"{key}_default"] = default
+    return st.selectbox(
+        label,
+        # First, so that the link leaves it out, and Streamlit lets the state above replace it.
+        [default, *(name for name in facts.strategies if name != default)],
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        help="layer_mean:K and layer_cls:K read one state alone; 0 is the embedding output.",
+        **options,
+    )
+
+
 # --- figures and progress -----------------------------------------------------------------------
 
 

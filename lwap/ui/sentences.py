@@ -1,0 +1,187 @@
+"""Where the Space page's sentences come from: the example, a box, a file, a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from lwap.catalogue import STS_TASKS, available_tasks, sts_task, task_file
+from lwap.data import (
+    FORMATS,
+    MAX_MEGABYTES,
+    SentenceTable,
+    data_folder,
+    read_sentence_table,
+)
+from lwap.errors import InputError
+from lwap.evaluation.benchmark import standard_tasks
+from lwap.evaluation.spaces import positive_rows
+from lwap.ui import widgets
+from lwap.ui.frame import escape
+from lwap.ui.state import ASSETS, link_values, put_in_link
+
+MAX_SENTENCES = 100_000
+FEWEST = 5
+EXAMPLE, TYPED, FILE, BENCHMARK = KINDS = ["Example", "Typed", "File", "Benchmark"]
+_TEXT = "space_text"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Sentences to map.
+
+    Attributes:
+        title: What they are, in words.
+        table: The sentences with labels and positive pairs.
+        digest: A hash of sentences and pairs.
+    """
+
+    title: str
+    table: SentenceTable
+    digest: str
+
+    @classmethod
+    def of(cls, title: str, table: SentenceTable) -> Dataset:
+        """Make a data set; the hash is over what is measured, not over labels."""
+        digest = hashlib.sha256()
+        for text in table.sentences:
+            content = text.encode(errors="backslashreplace")
+            digest.update(len(content).to_bytes(8, "little") + content)
+        if table.positives is not None:
+            digest.update(np.ascontiguousarray(table.positives).tobytes())
+        return cls(title, table, digest.hexdigest())
+
+
+def data_box(link: str) -> Dataset:
+    """Draw where the sentences come from (closed); return them.
+
+    Raises:
+        InputError: If there are too few or too many, or a file cannot be read.
+    """
+    if "space_data" not in st.session_state and link_values(link):
+        st.session_state["space_data"] = TYPED
+    label = st.session_state.get("space_title", "the example")
+    with st.expander(f"Sentences: {escape(label)}", icon=":material/notes:", key="space_sentences"):
+        kind = widgets.views("Sentences from", KINDS, "space_data")
+        chosen = {
+            EXAMPLE: _example,
+            TYPED: lambda: _typed(link),
+            FILE: _file,
+            BENCHMARK: _benchmark,
+        }[kind]()
+    if kind != TYPED:
+        put_in_link(link, [])
+    _say(chosen)
+    return chosen
+
+
+def _say(data: Dataset) -> None:
+    table = data.table
+    title = f"{data.title}, {len(table):,}"
+    if st.session_state.get("space_title") != title:
+        st.session_state["space_title"] = title
+        st.rerun()  # the box was named before its content was known
+    left_out = []
+    if table.repeated:
+        left_out.append(f"{table.repeated:,} repeated sentences are counted once")
+    if table.empty:
+        left_out.append(f"{table.empty:,} empty rows are left out")
+    if left_out:
+        st.caption("; ".join(left_out) + ".")
+    if len(table) < FEWEST:
+        raise InputError(
+            f"A map needs {FEWEST} different sentences or more; there "
+            f"{'is' if len(table) == 1 else 'are'} {len(table)}. Open *Sentences* above and add "
+            "some, or take the example."
+        )
+    if len(table) > MAX_SENTENCES:
+        raise InputError(
+            f"'{data.title}' has {len(table):,} different sentences; this page maps up to "
+            f"{MAX_SENTENCES:,}. Take a sample of them."
+        )
+
+
+@st.cache_data(show_spinner=False)
+def _read_example() -> Dataset:
+    return Dataset.of("the example", read_sentence_table(ASSETS / "sentences.csv"))
+
+
+def _example() -> Dataset:
+    st.caption(
+        "204 messages of 12 topics, each said three times: plainly, formally and casually. "
+        "Written for this project. The three ways to say one thing are the pairs of the alignment; "
+        "many messages use a word that means something else in another topic."
+    )
+    return _read_example()
+
+
+def _typed(link: str) -> Dataset:
+    if _TEXT not in st.session_state:
+        given = link_values(link) or _read_example().table.sentences[:60]
+        st.session_state[_TEXT] = "\n".join(given)
+    text = st.text_area("Sentences, one a line", key=_TEXT, height=240, persist_state="session")
+    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not put_in_link(link, lines):
+        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
+    return Dataset.of("typed", SentenceTable.of(lines))
+
+
+def _file() -> Dataset:
+    uploaded = st.file_uploader(
+        "Sentences of yours",
+        help=f".txt with one sentence a line, or {', '.join(FORMATS)} with a column sentence or "
+        "text. Every other column can colour the map; sentences of the same `group` count as "
+        f"meaning the same. Up to {MAX_SENTENCES:,} sentences.",
+        key="space_upload",
+        max_upload_size=MAX_MEGABYTES,
+    )
+    if uploaded is not None and st.session_state.get("space_upload_id") != uploaded.file_id:
+        # Kept apart from the widget: that one forgets its file when the page changes.
+        table = read_sentence_table(uploaded.getvalue(), uploaded.name)
+        st.session_state["space_file"] = Dataset.of(uploaded.name, table)
+        st.session_state["space_upload_id"] = uploaded.file_id
+    found = st.session_state.get("space_file")
+    if found is None:
+        raise InputError("There is no file yet. Upload one, or choose the example.")
+    return found
+
+
+def _benchmark() -> Dataset:
+    folder = data_folder()
+    there = available_tasks(folder)
+    if not there:
+        raise InputError(
+            f"There are no STS tasks in '{folder}'. Get them with `python -m lwap data download "
+            "sts`, or name their folder in LWAP_DATA and start the app again. The example and "
+            "your own sentences need neither."
+        )
+    titles = {task.key: task.title for task in STS_TASKS if task.key in there}
+    key = st.selectbox(
+        "Task",
+        list(titles),
+        format_func=titles.get,
+        key="space_task",
+        bind="query-params",
+        persist_state="session",
+        help=f"From {folder}. Its distinct sentences are mapped; its best scored pairs are the "
+        "pairs of the alignment.",
+    )
+    file = task_file(sts_task(key), folder).stat()
+    return _read_benchmark(str(folder), key, titles[key], (file.st_mtime_ns, file.st_size))
+
+
+@st.cache_data(show_spinner=False, max_entries=3)
+def _read_benchmark(folder: str, key: str, title: str, changed: tuple) -> Dataset:
+    (task,) = standard_tasks(folder, [key])
+    texts, positives, _ = positive_rows(task)
+    subset_of: dict[str, str] = {}
+    if task.subsets is not None:
+        for a, b, subset in zip(task.first, task.second, task.subsets, strict=True):
+            subset_of.setdefault(a, subset)
+            subset_of.setdefault(b, subset)
+    labels = {"subset": tuple(subset_of[text] for text in texts)} if subset_of else {}
+    return Dataset.of(title, SentenceTable(tuple(texts), labels, {}, positives, 0, 0))
