@@ -219,25 +219,45 @@ def map_quality(space: Space, coordinates: np.ndarray, progress: Progress | None
     return quality(space.unit, coordinates, known=space.near, progress=progress)
 
 
-def neighbourhood_change(
-    first: Space, second: Space, texts: Sequence[str], *, k: int = CHANGE_K
-) -> pd.DataFrame:
-    """Return how much each sentence's neighbourhood in the full space changes, most first.
-
-    Independent of any map. Columns: row, sentence, kept (share of the k nearest in the first space
-    that are also among the k nearest in the second, 0–1), lost (the nearest of the first that is
-    gone), gained (the nearest of the second that is new); "" where nothing is lost.
+def neighbours_kept(first: Space, second: Space, *, k: int = CHANGE_K) -> np.ndarray:
+    """Return the share of each sentence's k nearest in the first full space that are also among its
+    k nearest in the second, (N,), 0–1. Independent of any map.
 
     Raises:
         InputError: If the spaces have other numbers of sentences.
     """
     k = min(k, first.near.count, second.near.count)
+    return overlap(first.near.indices[:, :k], second.near.indices[:, :k])
+
+
+def neighbourhood_change(
+    first: Space,
+    second: Space,
+    texts: Sequence[str],
+    *,
+    k: int = CHANGE_K,
+    most: int | None = None,
+) -> pd.DataFrame:
+    """Return how much each sentence's neighbourhood in the full space changes, most first.
+
+    Columns: row, sentence, kept (as `neighbours_kept`; ties are broken by more neighbours), lost
+    (the nearest of the first space that is gone), gained (the nearest of the second that is new);
+    "" where nothing is lost.
+
+    Args:
+        first, second, k: As `neighbours_kept`.
+        texts: The N sentences.
+        most: Sentences that are returned; None for all.
+
+    Raises:
+        InputError: As `neighbours_kept`.
+    """
+    kept = neighbours_kept(first, second, k=k)
+    k = min(k, first.near.count, second.near.count)
     before, after = first.near.indices[:, :k], second.near.indices[:, :k]
-    kept = overlap(before, after)
     # Equal shares of few neighbours are frequent: more of them decide which comes first.
-    wider = min(first.near.count, second.near.count)
-    finer = overlap(first.near.indices[:, :wider], second.near.indices[:, :wider])
-    order = np.lexsort((np.arange(len(kept)), finer, kept))
+    finer = neighbours_kept(first, second, k=KEPT)
+    order = np.lexsort((np.arange(len(kept)), finer, kept))[:most]
     rows = []
     for row in order.tolist():
         lost = next((i for i in before[row].tolist() if i not in after[row]), None)

@@ -15,7 +15,12 @@ from lwap import figures
 from lwap.errors import InputError, LwapError
 from lwap.evaluation.geometry import random_cosine_density
 from lwap.projection.maps import place, place_principal
-from lwap.projection.space import COURSE_SENTENCES, MEASURES, neighbourhood_change
+from lwap.projection.space import (
+    COURSE_SENTENCES,
+    MEASURES,
+    neighbourhood_change,
+    neighbours_kept,
+)
 from lwap.report import MAP_WARNINGS
 from lwap.ui import cache, layers, mapping, pairs, search, widgets
 from lwap.ui.frame import escape, theme
@@ -412,16 +417,9 @@ def _distance(unit: np.ndarray) -> np.ndarray:
 
 def _kept(found: Spaces) -> np.ndarray:
     """Return the share of each sentence's neighbours that both spaces have, (N,)."""
-    table = _change_table(found)
-    kept = np.empty(len(table))
-    kept[table["row"]] = table["kept"]
-    return kept
-
-
-def _change_table(found: Spaces) -> pd.DataFrame:
-    if "change" not in found.kept:
-        found.kept["change"] = neighbourhood_change(*found.spaces, found.table.sentences)
-    return found.kept["change"]
+    if "kept" not in found.kept:
+        found.kept["kept"] = neighbours_kept(*found.spaces)
+    return found.kept["kept"]
 
 
 # --- two maps -----------------------------------------------------------------------------------
@@ -504,6 +502,11 @@ def two_maps(view: View) -> None:
     with right:
         mouse = widgets.views("Mouse", MOUSE, "mouse")
     columns = st.columns(2, gap="small")
+    # Before the maps: a browser takes a second to draw these anew.
+    if focus is not None:
+        _neighbours(view, focus)
+    if selected:
+        _selection(view, selected)
     for place_, (column, coordinates) in enumerate(
         zip(columns, (maps.first, maps.second), strict=True)
     ):
@@ -534,10 +537,6 @@ def two_maps(view: View) -> None:
                 on_select=lambda key=key: _select(key, view),
                 selection_mode=["points", "box", "lasso"],
             )
-    if focus is not None:
-        _neighbours(view, focus)
-    if selected:
-        _selection(view, selected)
 
 
 def _map_note(view: View, place_: int) -> str:
@@ -807,8 +806,8 @@ def spread(view: View) -> None:
 
 def what_changed(view: View) -> None:
     """List the sentences whose neighbourhood in the full space changed most."""
-    table = _change_table(view.found)
-    kept = table["kept"]
+    spaces, texts = view.found.spaces, view.found.table.sentences
+    kept = _kept(view.found)
     if (kept == 1).all():
         st.info("No neighbourhood differs between the two spaces.")
         return
@@ -816,9 +815,8 @@ def what_changed(view: View) -> None:
         f"On average {kept.mean():.0%} of a sentence's 10 nearest neighbours are the same in both "
         f"full spaces; {int((kept == 0).sum()):,} sentences keep none."
     )
-    shown = table.head(CHANGED_LISTED).assign(
-        movement=lambda frame: view.drawn.maps.moved[frame["row"]]
-    )
+    shown = neighbourhood_change(*spaces, texts, most=CHANGED_LISTED)
+    shown["movement"] = view.drawn.maps.moved[shown["row"]]
     st.dataframe(
         shown.drop(columns="row"),
         key="space_changed",
@@ -840,7 +838,7 @@ def what_changed(view: View) -> None:
     )
     st.download_button(
         "All sentences (CSV)",
-        lambda: table.drop(columns="row").to_csv(index=False),
+        lambda: neighbourhood_change(*spaces, texts).drop(columns="row").to_csv(index=False),
         "lwap-changed.csv",
         "text/csv",
         on_click="ignore",

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright
@@ -55,10 +55,12 @@ class Server:
     Attributes:
         url: Its address, without a slash at the end.
         log: The file that holds what it printed.
+        pid: Its process.
     """
 
     url: str
     log: Path
+    pid: int = 0
 
     def complaints(self) -> list[str]:
         """Return the lines of the log that tell of a traceback, an error or a warning."""
@@ -91,7 +93,7 @@ def serve() -> Iterator[Server]:
             )
         try:
             _wait_for_health(server, process)
-            yield server
+            yield replace(server, pid=process.pid)
         finally:
             _end(process)
 
