@@ -40,7 +40,8 @@ _HOMES = {
     "read_retrieval": "data",
     "WhitenOn": "evaluation.source",
     "project": "projection",
-    "neighbourhood_change": "projection.space",
+    "map_quality": "projection.quality:quality",
+    "geometry": "evaluation.geometry:measure",
     "DiskCache": "diskcache",
     "load": "checkpoints",
     "list_checkpoints": "manifest",
@@ -55,7 +56,8 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'lwap' has no attribute {name!r}")
-    value = getattr(import_module(f"lwap.{_HOMES[name]}"), name)
+    module, _, own_name = _HOMES[name].partition(":")
+    value = getattr(import_module(f"lwap.{module}"), own_name or name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwap.errors import InputError
+from lwap.evaluation.geometry import normalise
 from lwap.projection.neighbours import Neighbours, neighbours, overlap
 
 Progress = Callable[[int, int], None]
@@ -41,7 +42,7 @@ class Quality:
 
 
 def quality(
-    unit: np.ndarray,
+    vectors: np.ndarray,
     coordinates: np.ndarray,
     *,
     k: int = NEIGHBOURS,
@@ -53,7 +54,7 @@ def quality(
     """Measure a map of vectors against the space that it was made of, whose distance is the cosine.
 
     Args:
-        unit: N ≥ 5 vectors of length 1, (N, D).
+        vectors: N ≥ 5 vectors of any length, (N, D).
         coordinates: Their places on the map, (N, 2).
         k: Neighbours, clipped to the largest number below N/2, for which the measure is defined.
         known: The neighbours in the full space, k or more, if they are known.
@@ -62,9 +63,9 @@ def quality(
         progress: Called with (points measured, points to measure).
 
     Raises:
-        InputError: If the shapes do not agree, or N is below 5.
+        InputError: If the shapes do not agree, N is below 5, or a vector is zero or not finite.
     """
-    unit, coordinates = np.asarray(unit), np.asarray(coordinates)
+    unit, coordinates = normalise(vectors), np.asarray(coordinates)
     if coordinates.shape != (len(unit), 2) or len(unit) < 5:
         raise InputError(
             f"The quality of a map needs 5 vectors or more and a place for each, not "
