@@ -11,6 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.browser.serving import (
     BROWSERS,
     OUTPUT,
+    PAGE_SECONDS,
     ROOT,
     find_browser,
     launch,
@@ -19,7 +20,13 @@ from tests.browser.serving import (
 )
 
 PICTURES = ROOT / "assets" / "screenshots"
-ADDRESSES = {"layers": "/", "pairs": "/pairs", "search": "/search", "evaluate": "/evaluate"}
+ADDRESSES = {
+    "layers": "/",
+    "pairs": "/pairs",
+    "search": "/search",
+    "evaluate": "/evaluate",
+    "space": "/space",
+}
 WIDE, PHONE = (1440, 900), (400, 800)
 MAX_BYTES = 400_000
 
@@ -48,6 +55,9 @@ def main() -> int:
                     page.goto(f"{server.url}{address}")
                     if name == "evaluate":  # drawn when the sample's thread is done
                         page.locator(".st-key-strategy-grid .main-svg").first.wait_for()
+                    if name == "space":  # drawn by PCA until UMAP is there
+                        kept = page.locator(".st-key-space-map-b").get_by_text("UMAP, keeps")
+                        kept.wait_for(timeout=PAGE_SECONDS * 1000)
                     wait_until_drawn(page)
                     if not suffix:
                         file = PICTURES / f"{name}-{theme}.png"
