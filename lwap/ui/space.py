@@ -690,7 +690,7 @@ def _selection(view: View, rows: list[int]) -> None:
     most = widgets.MAX_SENTENCES
     if two.button(_some("Open in Layers", len(rows), most), key="to_layers", width="stretch"):
         layers.take_sentences([texts[row] for row in rows[:most]])
-        st.switch_page("pages/layers.py")
+        _go("layers")
     if three.button(
         _some("Open in Pairs", len(rows), MOST_PAIRS),
         key="to_pairs",
@@ -699,12 +699,17 @@ def _selection(view: View, rows: list[int]) -> None:
     ):
         near = view.found.spaces[0].near.indices
         pairs.take_pairs([(texts[row], texts[near[row, 0]]) for row in rows[:MOST_PAIRS]])
-        st.switch_page("pages/pairs.py")
+        _go("pairs")
     if four.button(
         _some("Open in Search", len(rows), search.MAX_SENTENCES), key="to_search", width="stretch"
     ):
         search.take_sentences([texts[row] for row in rows[: search.MAX_SENTENCES]])
-        st.switch_page("pages/search.py")
+        _go("search")
+
+
+def _go(page: str) -> None:
+    # With {} the address is emptied; without it Streamlit refuses, as widgets are bound to it.
+    st.switch_page(f"pages/{page}.py", query_params={})
 
 
 def _some(label: str, count: int, most: int) -> str:
