@@ -97,7 +97,7 @@ def choices(model: str, data: Dataset) -> tuple[Chosen, str]:
         LwapError: If a model cannot be loaded.
     """
     one, two, three, four, five = st.columns(
-        [5, 5, 5, 4, 7], gap="small", vertical_alignment="bottom"
+        [15, 18, 15.5, 18.5, 24], gap="small", vertical_alignment="bottom"
     )
     facts = cache.facts(model)
     with one:
@@ -626,8 +626,8 @@ def _neighbours(view: View, focus: int) -> None:
             pd.DataFrame(
                 {
                     "cosine": space.near.cosines[focus, : len(rows)],
-                    "sentence": [texts[row] for row in rows],
                     "in both": np.isin(rows, other),
+                    "sentence": [texts[row] for row in rows],  # last: it may be cut off
                 }
             ),
             key=f"space_neighbours_{place_}",
@@ -813,9 +813,10 @@ def spread(view: View) -> None:
         widgets.show(figure, "space-spectrum")
     sample = "" if first.cosines.is_exact else " A million random pairs were counted."
     st.caption(
-        "Left: how similar two random sentences are. On a sphere that is covered evenly the cosine "
-        f"is near 0 (dotted, the exact density in {dimension} dimensions); a space whose sentences "
-        "all point the same way lies far to the right. Right: how few directions hold the "
+        "**Pairwise cosines**: how similar two random sentences are. On a sphere that is covered "
+        f"evenly the cosine is near 0 (dotted, the exact density in {dimension} dimensions); a "
+        "space whose sentences all point the same way lies far to the right. **Share of the "
+        "variance**: how few directions hold the "
         f"variance.{sample}"
     )
 
