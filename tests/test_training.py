@@ -23,10 +23,11 @@ from lwap.checkpoints import identify_encoder, load, save_head
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
-from lwap.training import TrainConfig, head, train
+from lwap.training import TrainConfig, run, train
 from lwap.training.card import write_card
-from lwap.training.head import BankEncoder, default_output
-from lwap.training.objectives import HardNegativeRankingLoss
+from lwap.training.frozen import BankEncoder
+from lwap.training.objectives import ContrastiveLoss
+from lwap.training.run import default_output
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,7 +123,7 @@ def scipy_spearman(model, pairs: pd.DataFrame) -> float:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("pooling", "mean", "a head is one of lwap, scalar_mix"),
+        ("pooling", "first", "must be one of lwap, scalar_mix, cls, mean"),
         ("query", "first", "must be one of 'all', 'last'"),
         ("scale", "none", "must be one of 'states', 'sqrt_dim'"),
         ("residual", "mean", "must be one of 'none', 'last_mean'"),
@@ -219,8 +220,8 @@ def slow_loss(embeddings: list[torch.Tensor], temperature: float, weight: float)
 
 @pytest.fixture
 def loss_of(tiny_model):
-    def make(temperature: float = 0.05, weight: float = 0.0) -> HardNegativeRankingLoss:
-        return HardNegativeRankingLoss(tiny_model, temperature, weight)
+    def make(temperature: float = 0.05, weight: float = 0.0) -> ContrastiveLoss:
+        return ContrastiveLoss(tiny_model, temperature, weight)
 
     return make
 
@@ -393,7 +394,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
         seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
         return scores[min(len(seen), len(scores)) - 1]
 
-    monkeypatch.setattr(head, "_spearman_on", lambda bank, pairs: measure)
+    monkeypatch.setattr(run, "_spearman_on", lambda bank, pairs: measure)
     return seen
 
 
@@ -507,7 +508,7 @@ def test_seconds_are_by_part(result):
 
 def test_nothing_is_left_on_disk(settings, triplets, dev_pairs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(head.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(run.tempfile, "tempdir", str(tmp_path))
     train(settings(), triplets, dev_pairs)
     assert list(tmp_path.iterdir()) == []
 
@@ -573,7 +574,7 @@ def test_the_temperature_and_the_hard_negative_weight_arrive(
 ):
     train(settings(temperature=0.2, hard_negative_weight=1.5), triplets, dev_pairs)
     loss = trainers[0].loss
-    assert isinstance(loss, HardNegativeRankingLoss)
+    assert isinstance(loss, ContrastiveLoss)
     assert (loss.scale, loss.hard_negative_weight) == (5.0, 1.5)
 
 
@@ -584,7 +585,7 @@ def test_the_precision_arrives_at_the_triplets_alone(settings, triplets, dev_pai
         asked.append((len(texts), options.get("precision", "fp32")))
         return encode_layers(model, texts, **options)
 
-    monkeypatch.setattr(head, "encode_layers", spy)
+    monkeypatch.setattr(run, "encode_layers", spy)
     train(settings(precision="bf16"), triplets, dev_pairs)
     texts = {text for name in triplets for text in triplets[name]}
     dev = {text for name in ("sentence1", "sentence2") for text in dev_pairs[name]}
@@ -677,7 +678,7 @@ def nothing_is_encoded(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("the sentences were encoded before the data were checked")
 
-    monkeypatch.setattr(head, "encode_layers", fail)
+    monkeypatch.setattr(run, "encode_layers", fail)
 
 
 @pytest.mark.parametrize(
@@ -731,14 +732,14 @@ def test_a_pre_norm_encoder_needs_layer_norm(settings, triplets, dev_pairs, make
 def break_loss(monkeypatch, at_step: int) -> None:
     """Let the loss be NaN from some step on."""
     calls = []
-    original = HardNegativeRankingLoss.compute_loss_from_embeddings
+    original = ContrastiveLoss.compute_loss_from_embeddings
 
     def compute(self, embeddings, labels):
         calls.append(1)
         loss = original(self, embeddings, labels)
         return loss * float("nan") if len(calls) >= at_step else loss
 
-    monkeypatch.setattr(HardNegativeRankingLoss, "compute_loss_from_embeddings", compute)
+    monkeypatch.setattr(ContrastiveLoss, "compute_loss_from_embeddings", compute)
 
 
 def test_a_loss_that_is_no_number_at_once_is_an_error(settings, triplets, dev_pairs, monkeypatch):

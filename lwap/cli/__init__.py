@@ -240,7 +240,7 @@ def _train(options: argparse.Namespace) -> None:
     from lwap.sources import file_sha256
     from lwap.training import TrainConfig, train
     from lwap.training.card import write_card
-    from lwap.training.head import default_output
+    from lwap.training.run import default_output
 
     names = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{name: getattr(options, name) for name in names})

@@ -6,7 +6,7 @@ import json
 
 from lwap import __version__
 from lwap.names import state_names
-from lwap.training.head import TrainResult
+from lwap.training.run import TrainResult
 
 BAR_WIDTH = 40
 
