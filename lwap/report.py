@@ -309,7 +309,7 @@ def map_report(
     if len(table) > MAP_POINTS:
         drawn = np.random.default_rng(0).choice(len(table), MAP_POINTS, replace=False)
     both = np.concatenate([maps.first, maps.second])
-    room = 0.04 * np.ptp(both, axis=0)
+    room = 0.04 * np.maximum(np.ptp(both, axis=0), 1e-6)  # points on a line have no height
     low, high = both.min(axis=0) - room, both.max(axis=0) + room
     drawings = [
         figures.space_map(

@@ -27,7 +27,7 @@ with frame.messages():
     found = space.measured(chosen, data)
     drawn = space.drawn_maps(chosen, found)
     shown = space.colours(colour, data, found, drawn)
-    view = space.view_of(chosen, found, drawn, shown)
+    view = space.view_of(chosen, data, found, drawn, shown)
     space.two_maps(view)
     space.drop_box()
     space.numbers(view)

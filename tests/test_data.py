@@ -1,18 +1,23 @@
 """What people upload: every format as a path and as bytes, and every way that it can be wrong."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lwap import data
 from lwap.data import (
     FORMATS,
+    MAX_GROUP,
+    SentenceTable,
     data_folder,
     read_pairs,
     read_retrieval,
+    read_sentence_table,
     read_sentences,
     read_triplets,
 )
@@ -314,7 +319,7 @@ def test_refuses_cells_that_are_no_text(cell, kind, column):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
-@pytest.mark.parametrize("read", [read_pairs, read_triplets, read_sentences])
+@pytest.mark.parametrize("read", [read_pairs, read_triplets, read_sentences, read_sentence_table])
 def test_noise_is_refused_and_nothing_else_is_raised(read, suffix):
     import random
 
@@ -370,6 +375,184 @@ def test_bytes_without_a_name_are_lines():
     assert read_sentences(b"a\nb\n") == ["a", "b"]
     with pytest.raises(InputError, match="'upload' ends in 'nothing'"):
         read_pairs(b"sentence1,sentence2\na,b\n")
+
+
+# --- sentences with what a table says of them ---------------------------------------------------
+
+LABELLED = pd.DataFrame(
+    {
+        "topic": ["cats", "dogs", "", "cats"],
+        "sentence": ["A cat sat.", 'He said "no, never".', "naïve 🙂", "tab\there"],
+        "length": [3.0, np.nan, -1.5, 2e3],
+        "Group": ["a", "b", "a", ""],
+        "year": [1999, 2000, 2001, 2002],
+    }
+)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_table_of_sentences_keeps_labels_numbers_and_groups(given, suffix):
+    found = read_sentence_table(*given(written(LABELLED, suffix), f"mine{suffix}"))
+    assert found.sentences == tuple(LABELLED["sentence"])
+    assert found.labels == {"topic": ("cats", "dogs", "", "cats")}
+    assert list(found.numbers) == ["length", "year"]
+    np.testing.assert_array_equal(found.numbers["length"], [3, np.nan, -1.5, 2000])
+    assert found.numbers["year"].tolist() == [1999, 2000, 2001, 2002]
+    assert all(values.dtype == float for values in found.numbers.values())
+    assert found.positives.tolist() == [[0, 2]]
+    assert (found.repeated, found.empty, len(found)) == (0, 0, 4)
+
+
+def test_a_text_file_of_sentences_has_nothing_else(given):
+    found = read_sentence_table(*given(b"A cat sat.\n\n A dog ran. \nA cat sat.\n", "x.txt"))
+    assert found.sentences == ("A cat sat.", "A dog ran.")
+    assert (found.labels, found.numbers, found.positives) == ({}, {}, None)
+    assert (found.repeated, found.empty) == (1, 0)
+
+
+def test_sentences_in_memory_make_a_table():
+    found = SentenceTable.of(["b", " a ", "b", "", "a"])
+    assert found.sentences == ("b", "a")
+    assert (found.labels, found.numbers, found.positives) == ({}, {}, None)
+    assert (found.repeated, found.empty) == (2, 1)
+    assert len(SentenceTable.of([])) == 0
+
+
+def test_repeated_and_empty_rows_are_left_out_with_all_that_stands_in_them():
+    content = (
+        "text,topic,number,group\n"
+        "one,a,1,g\n"
+        " ,b,2,g\n"
+        "two,c,3,g\n"
+        " one ,d,word,g\n"  # the first of equal sentences counts
+        "two,,,\n"
+        '"",e,4,g\n'
+        "three,,5,g\n"
+    )
+    found = read_sentence_table(content.encode(), "x.csv")
+    assert found.sentences == ("one", "two", "three")
+    assert found.labels == {"topic": ("a", "c", "")}
+    assert {name: values.tolist() for name, values in found.numbers.items()} == {
+        "number": [1, 3, 5]
+    }
+    assert found.positives.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert (found.repeated, found.empty) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["1", "", " 2.5 "], [1, np.nan, 2.5]),
+        (["1e3", "-0.5", "+7"], [1000, -0.5, 7]),
+        (["007", "1", "2"], [7, 1, 2]),
+        (["1", "two", "3"], None),
+        (["1", "inf", "3"], None),
+        (["1", "nan", "3"], None),
+        (["1,5", "2", "3"], None),
+        (["True", "False", "True"], None),
+        (["2020-01-01", "2020-01-02", ""], None),
+        (["", " ", ""], None),
+    ],
+)
+def test_a_column_is_a_number_where_all_its_filled_cells_are(cells, numbers):
+    table = pd.DataFrame({"sentence": ["a", "b", "c"], "x": cells})
+    found = read_sentence_table(written(table, ".csv"), "x.csv")
+    if numbers is None:
+        assert found.numbers == {}
+        assert found.labels == {"x": tuple(cell.strip() for cell in cells)}
+    else:
+        assert found.labels == {}
+        np.testing.assert_array_equal(found.numbers["x"], numbers)
+
+
+def test_types_of_a_file_make_no_difference():
+    table = pd.DataFrame(
+        {
+            "sentence": ["a", "b", "c"],
+            "whole": pd.array([1, None, 3], dtype="Int64"),
+            "yes": [True, False, True],
+            "none": [None, None, None],
+            "mixed": ["x", None, "z"],
+        }
+    )
+    found = read_sentence_table(written(table, ".parquet"), "x.parquet")
+    np.testing.assert_array_equal(found.numbers["whole"], [1, np.nan, 3])
+    assert found.labels == {
+        "yes": ("True", "False", "True"),
+        "none": ("", "", ""),
+        "mixed": ("x", "", "z"),
+    }
+    lines = b'{"sentence": "a", "tag": "x"}\n{"sentence": "b"}\n{"sentence": "c", "tag": null}\n'
+    assert read_sentence_table(lines, "x.jsonl").labels == {"tag": ("x", "", "")}
+
+
+def test_every_pair_of_a_group_means_the_same():
+    groups = ["a", "b", "a", "", "a", "b", "c", ""]
+    table = pd.DataFrame({"sentence": list("stuvwxyz"), "paraphrase": groups})
+    found = read_sentence_table(written(table, ".tsv"), "x.tsv")
+    expected = [
+        (first, second)
+        for first, second in itertools.combinations(range(8), 2)
+        if groups[first] == groups[second] != ""
+    ]
+    assert sorted(map(tuple, found.positives.tolist())) == expected
+    assert found.labels == {}
+    table["Group"] = [""] * 7 + ["alone"]  # the first accepted name, with no pair in it
+    found = read_sentence_table(written(table, ".tsv"), "x.tsv")
+    assert found.positives is None
+    assert list(found.labels) == ["paraphrase"]
+
+
+def test_groups_that_are_numbers_are_groups():
+    table = pd.DataFrame({"sentence": list("abcd"), "group": [1, 2, 1, 3]})
+    found = read_sentence_table(written(table, ".parquet"), "x.parquet")
+    assert (found.positives.tolist(), found.numbers, found.labels) == ([[0, 2]], {}, {})
+
+
+def test_a_large_group_is_a_chain():
+    for count, pairs in ((MAX_GROUP, MAX_GROUP * (MAX_GROUP - 1) // 2), (MAX_GROUP + 1, MAX_GROUP)):
+        sentences = [f"sentence {row}" for row in range(2 * count)]
+        table = pd.DataFrame({"sentence": sentences, "group": ["same", ""] * count})
+        found = read_sentence_table(written(table, ".csv"), "x.csv").positives
+        assert found.shape == (pairs, 2) and found.dtype == np.int64
+        assert set(found.ravel()) == set(range(0, 2 * count, 2))
+    assert found.tolist() == [[row, row + 2] for row in range(0, 2 * MAX_GROUP, 2)]
+
+
+def test_ten_thousand_labels_are_fine():
+    table = pd.DataFrame(
+        {
+            "sentence": [f"sentence {row}" for row in range(10_000)],
+            "label": [f"label {row}" for row in range(10_000)],
+        }
+    )
+    found = read_sentence_table(written(table, ".csv"), "x.csv")
+    assert found.labels["label"] == tuple(table["label"])
+    assert len(found) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "x.csv",
+            b"a,b\nx,y\n",
+            r"'x.csv' has no column 'sentence'; it has \['a', 'b'\]\. Accepted names: sentence, t",
+        ),
+        ("x.csv", b"sentence,id\n,1\n \t,2\n", "'x.csv' holds no sentences. Put one in each row"),
+        ("x.txt", b" \n\n", r"'x.txt' is empty\."),
+        ("x.jsonl", b'{"sentence": "a", "x": 1, " x": 2}\n', "two columns 'x'. Rename or remove"),
+        ("x.xlsx", b"x", "tables are read from .csv, .tsv, .jsonl, .parquet"),
+        (
+            "x.jsonl",
+            b'{"sentence": "a", "tags": ["x", "y"]}\n',
+            r"row 1: 'tags' is list, not text\. Write one text in each cell",
+        ),
+    ],
+)
+def test_refuses_a_table_of_sentences(given, name, content, message):
+    with pytest.raises(InputError, match=message):
+        read_sentence_table(*given(content, name))
 
 
 # --- a retrieval folder -------------------------------------------------------------------------

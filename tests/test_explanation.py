@@ -11,7 +11,7 @@ import lwap
 from lwap import strategy as strategy_module
 from lwap.bank import LayerBank, encode_layers
 from lwap.errors import InputError, StrategyError
-from lwap.explanation import explain, layer_similarity, state_similarity
+from lwap.explanation import explain, layer_similarity, layer_weights, state_similarity
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
 
 STATES, DIMENSION = 4, 6
@@ -123,6 +123,29 @@ def test_chunks_change_nothing(head, make_bank, monkeypatch):
         assert np.abs(getattr(parts, name) - getattr(whole, name)).max() <= 1e-6
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("head", [random_head(), random_head(query="last"), random_mix()])
+def test_layer_weights_are_those_of_explain(head, is_causal, make_bank, monkeypatch):
+    bank = make_bank(7, is_causal=is_causal, heads={head.strategy: head})
+    expected = explain(None, bank).weights
+    for rows in (1000, 3):
+        monkeypatch.setattr(strategy_module, "HEAD_ROWS", rows)
+        head.train()
+        found = layer_weights(bank)
+        assert head.training
+        head.eval()
+        assert found.shape == (7, STATES)
+        assert np.abs(found - expected).max() <= 1e-6
+        assert np.abs(found.sum(axis=1) - 1).max() <= 1e-6
+    assert np.ptp(expected, axis=1).min() > 1e-3  # not even, so that a mix-up would show
+
+
+def test_layer_weights_need_no_knock_out(make_bank, monkeypatch):
+    head = random_head()
+    monkeypatch.setattr(head, "knock_out", lambda *args: pytest.fail("it takes S times as long"))
+    assert layer_weights(make_bank(3, heads={"lwap": head})).shape == (3, STATES)
+
+
 def test_explain_gives_the_head_back_as_it_was(make_bank):
     head = random_head().train()
     bank = make_bank(3, heads={"lwap": head})
@@ -194,6 +217,8 @@ def test_state_similarity_equals_a_loop(make_bank):
 def test_refuses_a_model_without_a_head(tiny_model):
     with pytest.raises(StrategyError, match=r"has no trained layer attention to look at\. Choose"):
         explain(tiny_model, ["The bridge is safe."])
+    with pytest.raises(StrategyError, match=r"has no trained layer attention to look at\. Choose"):
+        layer_weights(encode_layers(tiny_model, ["The bridge is safe."]))
 
 
 def test_refuses_sentences_as_the_bank_does(tiny_lwap_model):
@@ -206,6 +231,8 @@ def test_refuses_a_bank_without_every_state(missing, make_bank):
     bank = make_bank(2, heads={"lwap": random_head()}, **{missing: None})
     with pytest.raises(StrategyError, match=f"'explain' needs the summary '{missing}'"):
         explain(None, bank)
+    with pytest.raises(StrategyError, match=f"'layer_weights' needs the summary '{missing}'"):
+        layer_weights(bank)
     with pytest.raises(StrategyError, match=f"'layer_similarity' needs the summary '{missing}'"):
         layer_similarity(bank, bank)
     if missing == "mean":

@@ -5,18 +5,20 @@ import math
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import entropy
+from scipy.stats import beta, entropy
 
 from lwap.errors import InputError
 from lwap.evaluation import geometry
 from lwap.evaluation.geometry import (
     Geometry,
     alignment,
+    cosine_histogram,
     effective_rank,
     isoscore,
     mean_random_cosine,
     measure,
     normalise,
+    random_cosine_density,
     spectrum,
     uniformity,
 )
@@ -257,6 +259,111 @@ def test_vectors_that_are_all_the_same_use_no_direction(noise):
     assert found.uniformity.value == pytest.approx(0, abs=1e-9)
 
 
+# --- the distribution of cosines ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 300, geometry.BLOCK, geometry.BLOCK + 1, 2500])
+@pytest.mark.parametrize("bins", [7, 200])
+def test_histogram_is_that_of_all_pairs(count, bins):
+    unit = normalise(cloud(count, 24))
+    gram = unit.astype(float) @ unit.astype(float).T
+    cosines = gram[np.triu_indices(count, 1)]
+    counts, edges = np.histogram(cosines, bins, range=(-1, 1))
+    found = cosine_histogram(unit, bins=bins)
+    assert found.edges == pytest.approx(edges)
+    # A cosine on an edge may be rounded to either side.
+    assert np.abs(found.density * len(cosines) * 2 / bins - counts).max() <= 1.001
+    assert found.mean == pytest.approx(cosines.mean(), abs=1e-9)
+    assert found.mean == pytest.approx(mean_random_cosine(unit), abs=1e-6)
+    assert (found.density * np.diff(found.edges)).sum() == pytest.approx(1)
+    assert found.is_exact
+
+
+def test_equal_and_opposite_vectors_are_in_the_outer_bins():
+    """Their cosines are beyond ±1 by rounding, and must not be lost."""
+    one = normalise(cloud(1, 384))
+    unit = np.concatenate([np.tile(one, (3, 1)), -one])
+    for options in ({}, {"exact_up_to": 3, "sampled_pairs": 10_000}):
+        found = cosine_histogram(unit, bins=4, **options)
+        assert found.density[[1, 2]].tolist() == [0, 0]
+        assert found.density[[0, 3]] / 2 == pytest.approx([0.5, 0.5], abs=0.03)
+        assert found.mean == pytest.approx(0, abs=0.05)
+
+
+def test_sampled_histogram_is_close_to_the_exact_one():
+    unit = normalise(cloud(400, 12))
+    exact = cosine_histogram(unit, bins=40)
+    pairs = 100_000
+    found = cosine_histogram(unit, bins=40, exact_up_to=399, sampled_pairs=pairs, seed=3)
+    assert (exact.is_exact, found.is_exact) == (True, False)
+    shares, sampled = exact.density / 20, found.density / 20
+    assert sampled.sum() == pytest.approx(1)
+    errors = np.sqrt(shares * (1 - shares) / pairs)
+    assert (np.abs(sampled - shares) <= 5 * errors).all()
+    assert found.mean == pytest.approx(exact.mean, abs=5 * 0.5 / math.sqrt(pairs))
+    again, other = (
+        cosine_histogram(unit, bins=40, exact_up_to=399, sampled_pairs=pairs, seed=seed)
+        for seed in (3, 4)
+    )
+    assert np.array_equal(again.density, found.density)
+    assert not np.array_equal(other.density, found.density)
+
+
+def test_sampled_histogram_has_no_row_beside_itself():
+    found = cosine_histogram(np.eye(5), exact_up_to=4, sampled_pairs=5000)
+    assert found.density.max() * 2 / 200 == pytest.approx(1)  # all at 0, none at 1
+    assert found.mean == 0
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 5, 384, 4096])
+def test_density_of_random_directions_is_the_beta_distribution(dimension):
+    cosines = np.linspace(-0.999, 0.999, 401)
+    shape = (dimension - 1) / 2
+    expected = beta.pdf((1 + cosines) / 2, shape, shape) / 2
+    found = random_cosine_density(cosines, dimension)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert random_cosine_density(-cosines, dimension) == pytest.approx(found)
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 5, 384])
+def test_density_of_random_directions_has_integral_one_and_its_spread(dimension):
+    # Over the angle, so that the poles of D = 2 are no poles.
+    angles = (np.arange(20_000) + 0.5) * np.pi / 20_000
+    weights = random_cosine_density(np.cos(angles), dimension) * np.sin(angles) * np.pi / 20_000
+    assert weights.sum() == pytest.approx(1, abs=1e-6)
+    assert weights @ np.cos(angles) == pytest.approx(0, abs=1e-9)
+    assert weights @ np.cos(angles) ** 2 == pytest.approx(1 / dimension, rel=1e-5)
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 5, 384])
+def test_random_directions_follow_the_density(dimension):
+    count, bins = 1500, 50
+    unit = normalise(np.random.default_rng(0).normal(size=(count, dimension)))
+    found = cosine_histogram(unit, bins=bins)
+    shape = (dimension - 1) / 2
+    shares = np.diff(beta.cdf((1 + found.edges) / 2, shape, shape))
+    pairs = count * (count - 1) / 2
+    errors = np.sqrt(shares * (1 - shares) / pairs)
+    # Of independent directions any two pairs are independent, even where they share a vector.
+    assert (np.abs(found.density * 2 / bins - shares) <= 5 * errors + 1 / pairs).all()
+    middles = (found.edges[1:] + found.edges[:-1]) / 2
+    inner = random_cosine_density(middles, dimension)[5:-5]
+    assert found.density[5:-5] == pytest.approx(inner, rel=0.1, abs=0.08)
+
+
+def test_density_at_and_beyond_the_ends():
+    ends = np.array([-1.5, -1, 1, 1.01])
+    assert random_cosine_density(ends, 2).tolist() == [0, math.inf, math.inf, 0]
+    assert random_cosine_density(ends, 3).tolist() == pytest.approx([0, 0.5, 0.5, 0])
+    assert random_cosine_density(ends, 50).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dimension", [1, 0, -3])
+def test_one_dimension_has_no_directions(dimension):
+    with pytest.raises(InputError, match=f"dimension is {dimension}; directions need 2 or more"):
+        random_cosine_density(np.zeros(3), dimension)
+
+
 # --- all at once --------------------------------------------------------------------------------
 
 
@@ -336,6 +443,7 @@ MEASURES_OF_VECTORS = [
     effective_rank,
     isoscore,
     measure,
+    cosine_histogram,
 ]
 
 
@@ -379,6 +487,7 @@ def test_unnormalised_vectors_are_an_error_not_a_number():
         message = rf"Vector {geometry.BLOCK + 2} of .* has length {length:g}.*through normalise\(\)"
         for call in (
             lambda off=off: uniformity(off),
+            lambda off=off: cosine_histogram(off),
             lambda off=off: alignment(off, unit),
             lambda off=off: alignment(unit, off),
         ):

@@ -1,5 +1,6 @@
 """The tables to take away, against ones written by hand, and the report, read as a browser does."""
 
+import base64
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,10 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lwap import report as report_module
+from lwap.data import SentenceTable
+from lwap.evaluation import geometry as measures
 from lwap.evaluation.benchmark import Column, StsResult, Task
 from lwap.evaluation.spaces import GEOMETRY, GeometryResult
 from lwap.evaluation.sts import Aggregation, Correlations
-from lwap.report import html_report, latex_table, markdown_table
+from lwap.projection.neighbours import neighbours
+from lwap.projection.quality import quality
+from lwap.projection.space import Space, draw_maps, neighbourhood_change
+from lwap.report import html_report, latex_table, map_report, markdown_table
 
 STRATEGIES = ("lwap", "mean", "layer_cls:1", "layer_cls:0")
 SWING = np.linspace(-1, 1, 200)  # its middle 95 % are ± 0.95
@@ -347,3 +354,192 @@ def test_the_report_is_the_same_each_time_but_for_the_ids_of_figures(layered):
     first, second = (Report(html_report(layered, [geometry()])) for _ in range(2))
     assert first.figures == second.figures
     assert first.visible == second.visible
+
+
+# --- the maps -----------------------------------------------------------------------------------
+
+COUNT = 30
+LONG = "A sentence that goes on " + "and on " * 40 + "and ends."
+
+
+def space(unit: np.ndarray, name: str) -> Space:
+    return Space(
+        model=name,
+        strategy="mean",
+        unit=unit,
+        near=neighbours(unit),
+        geometry=measures.measure(unit),
+        cosines=measures.cosine_histogram(unit),
+        variance=np.ones(unit.shape[1]),
+    )
+
+
+def directions(count: int = COUNT, seed: int = 0) -> np.ndarray:
+    return measures.normalise(np.random.default_rng(seed).normal(size=(count, 8)))
+
+
+def sentence_table(**changes) -> SentenceTable:
+    texts = (NASTY, LONG, *(f"sentence {row}" for row in range(2, COUNT)))
+    facts = {"labels": {}, "numbers": {}, "positives": None, "repeated": 0, "empty": 0}
+    return SentenceTable(sentences=texts, **facts | changes)
+
+
+@pytest.fixture
+def make_map_report():
+    """Return a function that makes the report of PCA maps of two random spaces."""
+
+    def make(
+        table=None, colour=None, names=("mean", "lwap"), units=None, changes=None
+    ) -> tuple[Report, str, dict]:
+        table = sentence_table() if table is None else table
+        units = (directions(), directions(seed=1)) if units is None else units
+        spaces = [space(unit, name) for unit, name in zip(units, names, strict=True)]
+        maps = replace(draw_maps(*spaces, "pca"), **changes or {})
+        found = [
+            quality(unit, xy) for unit, xy in zip(units, (maps.first, maps.second), strict=True)
+        ]
+        change = neighbourhood_change(*spaces, table.sentences)
+        html = map_report(spaces, names, maps, found, change, table, colour)
+        facts = {"maps": maps, "quality": found, "change": change, "spaces": spaces}
+        return Report(html), html, facts
+
+    return make
+
+
+def test_the_report_of_maps_asks_no_server_for_anything(make_map_report):
+    report, html, _ = make_map_report()
+    assert report.open == []
+    for tag, attributes in report.tags:
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        assert not {"src", "href", "srcset", "action"} & attributes.keys(), (tag, attributes)
+    library, *drawings = report.inside("script")
+    assert "plotly.js v" in library[:200] and len(library) > 1_000_000
+    assert not any("://" in script.replace("https://plot.ly", "") for script in drawings)
+    assert ("meta", {"charset": "utf-8"}) in report.tags
+    assert "@import" not in html.split("<style>")[1].split("</style>")[0]
+
+
+def numbers_in(value) -> np.ndarray:
+    """Return the numbers of an array, which plotly writes as a list or as bytes."""
+    if not isinstance(value, dict):
+        return np.asarray(value, dtype=float)
+    array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+    shape = value.get("shape", str(len(array)))
+    return array.reshape([int(length) for length in str(shape).split(",")])
+
+
+def points(figure: dict) -> dict[int, np.ndarray]:
+    """Return the place of each row that is a point of a map."""
+    found = {}
+    for trace in figure["data"]:
+        if "customdata" in trace:
+            rows = numbers_in(trace["customdata"])[:, 0].astype(int).tolist()
+            places = np.stack([numbers_in(trace["x"]), numbers_in(trace["y"])], axis=1)
+            found |= dict(zip(rows, places, strict=True))
+    return found
+
+
+def test_both_maps_are_drawn_on_one_scale_with_their_quality(make_map_report):
+    report, _, facts = make_map_report()
+    figures = report.figures
+    assert len(figures) == 2
+    both = (facts["maps"].first, facts["maps"].second)
+    for figure, name, coordinates, found in zip(
+        figures, ("mean", "lwap"), both, facts["quality"], strict=True
+    ):
+        drawn = points(figure)
+        assert sorted(drawn) == list(range(COUNT))
+        for row, place in drawn.items():
+            assert place == pytest.approx(coordinates[row], abs=1e-3)
+        said = texts_in(figure)
+        assert f"<b>{name}</b>" in said
+        assert f"PCA, keeps {found.knn_recall:.0%} of the nearest neighbours" in said
+        assert "Neighbours changed" in said
+    ranges = [
+        [figure["layout"][axis]["range"] for axis in ("xaxis", "yaxis")] for figure in figures
+    ]
+    assert ranges[0] == ranges[1]
+    every = np.concatenate(both)
+    assert ((every > np.array(ranges[0])[:, 0]) & (every < np.array(ranges[0])[:, 1])).all()
+
+
+def test_the_report_of_maps_holds_the_measures_and_what_changed(make_map_report):
+    report, _, facts = make_map_report()
+    assert report.inside("h1") == report.inside("title") == ["mean and lwap"]
+    assert f"{COUNT} sentences in two spaces." in report.visible
+    assert "PCA shows the two directions of the largest variance" in report.visible
+    cells = report.inside("td")
+    for name, own, found in zip(("mean", "lwap"), facts["spaces"], facts["quality"], strict=True):
+        start = cells.index(name)
+        numbers = [*own.numbers().values(), found.trustworthiness, found.knn_recall]
+        shown = ["–" if value != value else f"{value:.3f}" for value in numbers]
+        assert cells[start + 1 : start + 8] == shown
+        assert shown[1] == "–"  # no pairs, no alignment
+    change = facts["change"]
+    assert f"On average {change['kept'].mean():.0%} of a sentence's 10 nearest" in report.visible
+    listed = cells[-4 * COUNT :]
+    assert listed[::4] == [text.strip() for text in change["sentence"]]
+    assert listed[1::4] == [f"{kept:.0%}" for kept in change["kept"]]
+    assert listed[2::4] == change["lost"].tolist()
+    assert LONG in listed and NASTY in listed  # in full, and as they are
+
+
+def test_sentences_and_names_do_nothing_in_the_report_of_maps(make_map_report):
+    plain, _, _ = make_map_report()
+    labels = {NASTY: (NASTY,) * 3 + ("",) * (COUNT - 3)}
+    report, html, _ = make_map_report(
+        sentence_table(labels=labels), colour=NASTY, names=(NASTY, "lwap")
+    )
+    assert [tag for tag, _ in report.tags] == [tag for tag, _ in plain.tags]
+    assert report.inside("h1") == [f"{NASTY} and lwap"]
+    assert NASTY in report.inside("td")
+    for script in report.inside("script")[1:]:
+        assert "</script" not in script and "<img" not in script
+    assert "<img" not in html.replace(report.inside("script")[0], "")
+
+
+@pytest.mark.parametrize("colour", ["topic", "length", None, "missing"])
+def test_points_are_coloured_by_a_column_or_the_change(colour, make_map_report):
+    table = sentence_table(
+        labels={"topic": ("cats", "dogs", "") * (COUNT // 3)},
+        numbers={"length": np.where(np.arange(COUNT) == 4, np.nan, np.arange(COUNT))},
+    )
+    report, _, _ = make_map_report(table, colour=colour)
+    for figure in report.figures:
+        names = {trace.get("name") for trace in figure["data"]}
+        assert ({"cats", "dogs"} <= names) == (colour == "topic")
+        said = texts_in(figure)
+        assert ("length" in said) == (colour == "length")
+        assert ("Neighbours changed" in said) == (colour in (None, "missing"))
+
+
+def test_of_many_points_a_part_is_drawn_on_their_density(make_map_report, monkeypatch):
+    monkeypatch.setattr(report_module, "MAP_POINTS", 12)
+    report, _, facts = make_map_report()
+    drawn = [points(figure) for figure in report.figures]
+    assert len(drawn[0]) == 12
+    assert drawn[0].keys() == drawn[1].keys()  # the same sentences in both
+    for row, place in drawn[1].items():
+        assert place == pytest.approx(facts["maps"].second[row], abs=1e-3)
+    assert "heatmap" in {trace["type"] for trace in report.figures[0]["data"]}
+
+
+def test_only_the_most_changed_are_listed(make_map_report, monkeypatch):
+    monkeypatch.setattr(report_module, "CHANGED_LISTED", 7)
+    report, _, facts = make_map_report()
+    assert len(report.inside("td")) == 2 * 8 + 7 * 4
+    assert report.inside("td")[-28::4] == facts["change"]["sentence"][:7].tolist()
+
+
+def test_a_umap_map_says_what_it_does_not(make_map_report):
+    report, _, _ = make_map_report(changes={"method": "umap"})
+    assert "In a UMAP map only nearness means something" in report.visible
+    assert "UMAP, keeps" in texts_in(report.figures[0])
+
+
+def test_maps_of_points_on_a_line_are_drawn(make_map_report):
+    """Two different vectors: a second axis without extent."""
+    units = (np.eye(8, dtype=np.float32)[[0, 1] * (COUNT // 2)],) * 2
+    report, _, facts = make_map_report(units=units)
+    assert np.ptp(facts["maps"].first[:, 1]) < 1e-6
+    assert len(report.figures) == 2

@@ -23,6 +23,7 @@ from lwap.errors import CheckpointError, ConfigError, InputError, ModelError, St
 from lwap.evaluation import source as source_module
 from lwap.evaluation.benchmark import Task, evaluate_sts
 from lwap.evaluation.source import Source, WhitenOn
+from lwap.explanation import explain
 from lwap.manifest import model_fingerprint
 from lwap.scores import cosine
 from lwap.sources import BUNDLED
@@ -384,6 +385,32 @@ def test_a_checkpoint_is_known_by_its_head_and_its_encoder(
     (head / "lwap.json").write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match=r"lwap.json' is not readable JSON"):
         model_fingerprint(str(head))
+
+
+# --- layer weights ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [2, 2048])
+def test_layer_weights_are_those_of_explain(tiny_lwap_model, sentences, monkeypatch, chunk):
+    monkeypatch.setattr(source_module, "CHUNK", chunk)
+    found = Source(tiny_lwap_model).layer_weights(sentences[:9])
+    expected = explain(tiny_lwap_model, sentences[:9]).weights
+    assert found.shape == (9, 4)
+    assert np.abs(found - expected).max() <= TOLERANCE
+    assert np.ptp(expected, axis=0).min() > 1e-4  # sentences differ, so that their order shows
+
+
+def test_layer_weights_take_what_was_encoded(tiny_lwap_model, sentences, cache, encoded):
+    dict(Source(tiny_lwap_model, cache=cache).vectors(sentences[:6], ["mean"]))
+    assert encoded == Counter(sentences[:6])
+    encoded.clear()
+    Source(tiny_lwap_model, cache=cache).layer_weights(sentences[:6])
+    assert encoded == Counter()
+
+
+def test_a_model_without_a_head_has_no_layer_weights(tiny_model, sentences):
+    with pytest.raises(StrategyError, match="has no trained layer attention to look at"):
+        Source(tiny_model).layer_weights(sentences[:2])
 
 
 # --- a run of its own ---------------------------------------------------------------------------

@@ -15,7 +15,13 @@ from lwap.errors import InputError, StrategyError
 from lwap.evaluation import geometry, retrieval
 from lwap.evaluation.benchmark import Task
 from lwap.evaluation.source import WhitenOn
-from lwap.evaluation.spaces import GEOMETRY, evaluate_geometry, evaluate_retrieval, plain_rows
+from lwap.evaluation.spaces import (
+    GEOMETRY,
+    evaluate_geometry,
+    evaluate_retrieval,
+    plain_rows,
+    positive_rows,
+)
 
 PAIRS = pd.read_csv(Path(__file__).resolve().parents[1] / "assets/pairs.csv")[:20]
 MEASURED = ["mean", "lwap", "layer_mean:1", "max"]
@@ -144,6 +150,27 @@ def test_a_sentence_beside_itself_is_no_positive_pair(tiny_lwap_model, vectors):
     row = none.to_dict()["rows"][0]
     assert row["alignment"] is None
     assert row["uniformity"] == pytest.approx(found.table["uniformity"][0])
+
+
+@pytest.mark.parametrize("positive_at", [None, 2.0])
+def test_positive_rows_are_those_of_the_distinct_sentences(positive_at, task):
+    texts, positives, threshold = positive_rows(task, positive_at)
+    assert threshold == (4 if positive_at is None else 2)
+    assert texts == list(dict.fromkeys([*PAIRS["sentence1"], *PAIRS["sentence2"]]))
+    named = [(texts[first], texts[second]) for first, second in positives]
+    good = PAIRS[PAIRS["score"] >= threshold]
+    assert named == list(zip(good["sentence1"], good["sentence2"], strict=True))
+    assert positives.dtype.kind == "i"
+
+
+def test_positive_rows_leave_out_a_sentence_beside_itself():
+    second = [PAIRS["sentence1"][0], PAIRS["sentence1"][0], *PAIRS["sentence2"][2:5]]
+    task = scored([5, 4, 5, 0, 1], sentence2=second)
+    texts, positives, _ = positive_rows(task)
+    assert positives.tolist() == [[1, 0], [2, texts.index(PAIRS["sentence2"][2])]]
+    assert positive_rows(scored([5, 0, 1, 2, 3], sentence2=second))[1].shape == (0, 2)
+    with pytest.raises(InputError, match="No pair of 'mine' has a score of 6 or more; its scores"):
+        positive_rows(task, 6)
 
 
 def test_many_sentences_are_sampled(tiny_lwap_model, task, vectors):

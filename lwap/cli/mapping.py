@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lwap.cli.shared import PAPER_MODEL, output_path, print_json, show_progress, writing
-from lwap.errors import InputError
+from lwap.errors import InputError, check_choice
 
 LISTED = 20  # sentences that changed most, of the JSON
 
@@ -16,7 +16,7 @@ def _map(options: argparse.Namespace) -> None:
     from lwap.data import read_sentence_table
     from lwap.diskcache import DiskCache
     from lwap.evaluation.source import Source
-    from lwap.projection.maps import MapConfig
+    from lwap.projection.maps import MapConfig, Method
     from lwap.projection.process import UmapProcess
     from lwap.projection.space import (
         draw_maps,
@@ -29,6 +29,7 @@ def _map(options: argparse.Namespace) -> None:
     outputs = [output_path(name, ".html", ".csv") for name in options.output or ()]
     if not outputs and not options.json:
         raise InputError("Name a file: --output map.html, or map.csv for a table; or --json.")
+    method = check_choice("--method", options.method, Method)
     settings = vars(MapConfig(options.neighbours, options.min_dist, options.seed))
     table = read_sentence_table(options.file)
     colour = _colour(options, table)
@@ -62,7 +63,7 @@ def _map(options: argparse.Namespace) -> None:
         with show_progress("steps", options) as progress:
             maps = draw_maps(
                 *spaces,
-                options.method,
+                method,
                 cache=cache,
                 process=process,
                 progress=progress,

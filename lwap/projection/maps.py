@@ -120,10 +120,7 @@ def project(
     if method == Method.PCA:
         return principal(unit)
     config = MapConfig(min(n_neighbors, len(unit) - 1), min_dist, seed)
-    start = principal(unit).coordinates if start is None else _checked_start(start, len(unit))
-    # Its scale and place do not matter, so they must not make another entry of the cache.
-    start = start - start.mean(axis=0)
-    start = (start * (START_SPREAD / max(float(start[:, 0].std()), 1e-30))).astype(np.float32)
+    start = _checked_start(principal(unit).coordinates if start is None else start, len(unit))
     name = _name(unit, start, config)
     kept = cache.read(KIND, name) if cache is not None else None
     if kept is not None and kept[0].get("coordinates", unit).shape == (len(unit), 2):
@@ -161,12 +158,18 @@ def checked(vectors: np.ndarray) -> np.ndarray:
             f"A map needs {FEWEST} different sentences or more, not {count}. Add some."
         )
     unit = normalise(vectors)
-    if float(unit.std(axis=0).max()) < SAME:
+    if is_constant(unit):
         raise InputError(
             "All vectors of this space are the same, so there is nothing to map. The first token "
             "of state 0 is such a space: choose another strategy or layer."
         )
     return unit
+
+
+def is_constant(unit: np.ndarray) -> bool:
+    """Say whether vectors at length 1 are all the same, but for rounding."""
+    # In float64: of many rows, what float32 sums up is off by more than SAME.
+    return float(unit.std(axis=0, dtype=np.float64).max()) < SAME
 
 
 def principal(unit: np.ndarray) -> Projection:
@@ -201,7 +204,8 @@ def align(coordinates: np.ndarray, to: np.ndarray) -> np.ndarray:
         return to.astype(np.float32)
     centred, target = coordinates - coordinates.mean(axis=0), to - to.mean(axis=0)
     turn, _ = orthogonal_procrustes(centred, target)
-    scale = _radius(target) / max(_radius(centred), np.finfo(float).tiny)
+    radius = _radius(centred)
+    scale = _radius(target) / radius if radius > 0 else 1.0
     return (scale * centred @ turn + to.mean(axis=0)).astype(np.float32)
 
 
@@ -222,8 +226,8 @@ def movement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def place(new: np.ndarray, unit: np.ndarray, coordinates: np.ndarray, *, k: int = 15) -> np.ndarray:
     """Return places of M new vectors on an existing map, which stays as it is, (M, 2).
 
-    Each lies at the mean of its k nearest neighbours' places, weighted as UMAP weighs them: this
-    is where UMAP's own transform begins. A vector that is on the map already gets its place there.
+    Each lies at the mean of its k nearest neighbours' places, weighted as UMAP weighs the
+    neighbours of a point that it maps. A vector that is on the map already gets its place there.
 
     Args:
         new: M vectors of any length, (M, D).
@@ -286,13 +290,23 @@ def _memberships(distances: np.ndarray) -> np.ndarray:
 
 
 def _checked_start(start: np.ndarray, count: int) -> np.ndarray:
+    """Return a start as UMAP gets it, float32.
+
+    UMAP stretches each axis to a box of its own. So scale and place do not matter, and must not
+    make another entry of the cache; and an axis without extent would be divided by zero.
+    """
     start = np.asarray(start, dtype=np.float64)
     if start.shape != (count, 2) or not np.isfinite(start).all():
         raise InputError(
             f"The start of a map has shape {start.shape}; it needs a place in the plane for each "
             f"of the {count} vectors."
         )
-    return start
+    start = start - start.mean(axis=0)
+    spread = start.std(axis=0)
+    for axis in np.flatnonzero(spread <= SAME * spread.max()):
+        noise = np.random.default_rng(axis).normal(size=count)
+        start[:, axis] = noise * (spread.max() or 1.0)
+    return (start * (START_SPREAD / start[:, 0].std())).astype(np.float32)
 
 
 def _name(unit: np.ndarray, start: np.ndarray, config: MapConfig) -> str:

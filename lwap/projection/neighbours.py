@@ -91,12 +91,17 @@ def _search(unit: np.ndarray, k: int, progress: Progress | None) -> Neighbours:
     cosines = np.empty((len(unit), k), dtype=np.float32)
     for start in range(0, len(unit), BLOCK):
         rows = slice(start, start + BLOCK)
-        scores, found = index.search(unit[rows], k + 1)
+        _, found = index.search(unit[rows], k + 1)
         # Its own row, which copies of the vector may have pushed out of the first place, or out.
         own = found == np.arange(start, start + len(found))[:, None]
         own[~own.any(axis=1), -1] = True
-        indices[rows] = found[~own].reshape(-1, k)
-        cosines[rows] = np.clip(scores[~own].reshape(-1, k), -1, 1)
+        found = found[~own].reshape(-1, k)
+        # The last bit of faiss's scores depends on the number of threads, and a map on that bit.
+        scores = [np.einsum("ij,ij->i", unit[rows], unit[column]) for column in found.T]
+        scores = np.clip(np.stack(scores, axis=1), -1, 1)
+        order = np.lexsort((found, -scores))
+        indices[rows] = np.take_along_axis(found, order, axis=1)
+        cosines[rows] = np.take_along_axis(scores, order, axis=1)
         if progress is not None:
             progress(start + len(found), len(unit))
     return Neighbours(indices, cosines)

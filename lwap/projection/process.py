@@ -33,6 +33,7 @@ class UmapProcess:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._change = threading.RLock()  # held while it starts or ends: anyone may close it
         self._process: subprocess.Popen | None = None
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._log: Any = None
@@ -79,10 +80,11 @@ class UmapProcess:
             with tempfile.TemporaryDirectory(prefix="lwap-map-") as folder:
                 for name, array in (("indices", indices), ("cosines", cosines), ("start", start)):
                     np.save(Path(folder, f"{name}.npy"), array)
-                return self._fit(folder, dict(config), advance)
-        except BaseException:
-            self._end()
-            raise
+                try:
+                    return self._fit(folder, dict(config), advance)
+                except BaseException:
+                    self._end()  # before the folder goes, which it may be writing to
+                    raise
         finally:
             self._turn.release()
 
@@ -92,7 +94,7 @@ class UmapProcess:
 
     def _fit(self, folder: str, config: dict[str, Any], advance: Progress) -> np.ndarray:
         process = self._ensure()
-        with contextlib.suppress(OSError):  # it ended: said below
+        with contextlib.suppress(OSError, ValueError):  # it ended, or was: said below
             process.stdin.write(json.dumps({"folder": folder, **config}) + "\n")
             process.stdin.flush()
         done, total = 0, 1
@@ -115,6 +117,10 @@ class UmapProcess:
             done, total = answer["done"], answer["total"]
 
     def _ensure(self) -> subprocess.Popen:
+        with self._change:
+            return self._running()
+
+    def _running(self) -> subprocess.Popen:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
@@ -137,26 +143,27 @@ class UmapProcess:
     def _exit(self, process: subprocess.Popen) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
-        code = process.returncode
+        code, log = process.returncode, self._log
         said = ""
-        if self._log is not None:
-            self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
-            lines = self._log.read().decode(errors="replace").strip().splitlines()
+        with contextlib.suppress(AttributeError, ValueError):  # closed by now
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+            lines = log.read().decode(errors="replace").strip().splitlines()
             said = f": {lines[-1].strip()}" if lines and code and code > 0 else ""
         how = f" by signal {-code}" if code and code < 0 else f" with status {code}"
         return f" ({how.strip()}{said})"
 
     def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    stream.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        with self._change:
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+                process.wait()
+                for stream in (process.stdin, process.stdout):
+                    with contextlib.suppress(OSError):
+                        stream.close()
+            if self._log is not None:
+                self._log.close()
+                self._log = None
 
 
 def _read(process: subprocess.Popen, answers: queue.Queue) -> None:

@@ -83,6 +83,7 @@ def quality(
     trust = np.full(count, np.nan)
     scale = 2 / (k * (2 * count - 3 * k - 1))
     everything = unit.astype(np.float64)
+    everything /= np.linalg.norm(everything, axis=1, keepdims=True)  # 1 in float32 is not 1
     for start in range(0, len(rows), BLOCK):
         some = rows[start : start + BLOCK]
         cosines = everything[some] @ everything.T

@@ -17,7 +17,15 @@ from lwap.errors import InputError
 from lwap.evaluation import geometry
 from lwap.evaluation.geometry import CosineHistogram, Geometry
 from lwap.evaluation.source import Source
-from lwap.projection.maps import Method, Projection, align, checked, movement, project
+from lwap.projection.maps import (
+    Method,
+    Projection,
+    align,
+    checked,
+    is_constant,
+    movement,
+    project,
+)
 from lwap.projection.neighbours import KEPT, Neighbours, neighbours, overlap
 from lwap.projection.process import UmapProcess
 from lwap.projection.quality import Quality, quality
@@ -365,7 +373,7 @@ def _numbers(vectors: np.ndarray, positives: np.ndarray | None) -> dict[str, flo
 def layer_walk(
     source: Source, strategies: Sequence[str], texts: Sequence[str], method: str, **options
 ) -> np.ndarray:
-    """Return maps of the same sentences under several strategies, each aligned to the one before.
+    """Return maps of the same sentences under several strategies, each aligned to the next one.
 
     All UMAP maps start from the principal components of the last; a strategy that gives one vector
     for every sentence is a map of one point.
@@ -378,20 +386,25 @@ def layer_walk(
 
     Returns:
         Places, (F, N, 2) float32, each map of radius 1.
+
+    Raises:
+        InputError, ConfigError: As `project`, but for strategies of one vector.
     """
     vectors = dict(source.vectors(texts, list(dict.fromkeys(strategies))))
-    start = None
-    if method == Method.UMAP:
-        start = project(vectors[strategies[-1]], Method.PCA).coordinates
-    if start is not None:
+    varied = [
+        name
+        for name in strategies
+        if vectors[name].any() and not is_constant(geometry.normalise(vectors[name]))
+    ]
+    if method == Method.UMAP and varied:
+        start = project(vectors[varied[-1]], Method.PCA).coordinates
         options = options | {"start": start}
     frames: list[np.ndarray] = []
     for name in reversed(strategies):  # the last is what the walk leads to: it sets the turn
-        try:
-            drawn = project(vectors[name], method, **options).coordinates
-        except InputError:  # one vector for all
+        if name not in varied:
             frames.append(np.zeros((len(texts), 2), dtype=np.float32))
             continue
+        drawn = project(vectors[name], method, **options).coordinates
         drawn = drawn - drawn.mean(axis=0)
         known = next((frame for frame in reversed(frames) if frame.any()), None)
         if known is None:

@@ -87,6 +87,7 @@ def fit(
         n_epochs=next(epochs for most, epochs in EPOCHS if count <= most),
         precomputed_knn=(rows, distances),
         force_approximation_algorithm=True,  # else the neighbours are not used for few points
+        disconnection_distance=np.inf,  # else a vector opposite to all others has no place
         verbose=progress is not None,
         tqdm_kwds={"file": progress, "bar_format": "{n_fmt} {total_fmt}", "mininterval": 0.2},
     )

@@ -7,6 +7,7 @@ shared by all sessions of the server.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 from collections import OrderedDict
@@ -258,6 +259,17 @@ def _loaded(name: str) -> _Loaded:
     return _load(name, changed)
 
 
+def _spare_the_collector() -> None:
+    """Let garbage collection pass over what stays: libraries and models.
+
+    Streamlit collects after every run of a script, which takes 0.4 to 0.9 s with torch in memory.
+    What was passed over before, such as a model that was pushed out, is collected first.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
 def _load(name: str, changed: int) -> _Loaded:
     from lwap.bank import layerwise_transformer
@@ -268,6 +280,7 @@ def _load(name: str, changed: int) -> _Loaded:
     from lwap.strategy import strategies as all_strategies
 
     model = load(name)
+    _spare_the_collector()
     transformer = layerwise_transformer(model)
     checkpoint = find_checkpoint(name)
     pooling, trained_on, dev_score = own_strategy(model) or "one of its own", "", ""

@@ -6,7 +6,7 @@ that ask for the same map get one fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +189,8 @@ def umap(request: MapRequest, found: Spaces) -> Lookup:
             "umap",
             cache=disk,
             process=umap_process(),
-            progress=work.advance,
+            # A fit that has no step yet says 0 of 1; of both maps that is of 2.
+            progress=lambda done, total: work.advance(done, total) if total > 2 else work.check(),
             **request.settings,
         )
         work.notes += disk.notes
@@ -209,11 +210,12 @@ def seeds(request: MapRequest, found: Spaces, maps: Maps) -> Lookup:
     def run(work: Lookup) -> tuple:
         from lwap.diskcache import DiskCache
         from lwap.projection.maps import principal
-        from lwap.projection.space import stability
+        from lwap.projection.space import STABILITY_SEEDS, stability
 
         settings = request.settings
         settings.pop("seed")
         start = principal(found.spaces[0].unit).coordinates
+        progress = _steps(work, 2 * STABILITY_SEEDS)
         # The second map is turned onto the first; its own start is the same.
         return tuple(
             stability(
@@ -223,13 +225,13 @@ def seeds(request: MapRequest, found: Spaces, maps: Maps) -> Lookup:
                 start=start,
                 cache=DiskCache(),
                 process=umap_process(),
-                progress=work.advance,
+                progress=progress,
                 **settings,
             )
             for space, coordinates in zip(found.spaces, (maps.first, maps.second), strict=True)
         )
 
-    return _maps().start(("seeds", request), lambda: Lookup(run), {})
+    return _look_up(_maps(), ("seeds", request), run)
 
 
 def course(found: Spaces, place: int, strategies: Sequence[str]) -> Lookup:
@@ -247,7 +249,7 @@ def course(found: Spaces, place: int, strategies: Sequence[str]) -> Lookup:
         )
 
     key = ("course", found.request.fingerprints[place], found.request.data, tuple(strategies))
-    return _lookups().start(key, lambda: Lookup(run), {})
+    return _look_up(_lookups(), key, run)
 
 
 def walk(
@@ -265,13 +267,12 @@ def walk(
             options = request.settings | {
                 "cache": DiskCache(),
                 "process": umap_process(),
-                "progress": work.advance,
+                "progress": _steps(work, len(strategies)),
             }
         return layer_walk(found.sources[place], strategies, texts, request.method, **options)
 
     key = ("walk", request, place, tuple(strategies), len(rows))
-    registry = _maps() if request.method == "umap" else _lookups()
-    return registry.start(key, lambda: Lookup(run), {})
+    return _look_up(_maps() if request.method == "umap" else _lookups(), key, run)
 
 
 def layer_weights(found: Spaces, place: int) -> Lookup:
@@ -281,7 +282,7 @@ def layer_weights(found: Spaces, place: int) -> Lookup:
         return found.sources[place].layer_weights(found.table.sentences)
 
     key = ("weights", found.request.fingerprints[place], found.request.data)
-    return _lookups().start(key, lambda: Lookup(run), {})
+    return _look_up(_lookups(), key, run)
 
 
 def clusters(found: Spaces, kind: str, count: int) -> Lookup:
@@ -296,7 +297,38 @@ def clusters(found: Spaces, kind: str, count: int) -> Lookup:
         return run_clusters.kmeans(unit, min(count, len(unit)))
 
     key = ("clusters", found.request, kind, count)
-    return _lookups().start(key, lambda: Lookup(run), {})
+    return _look_up(_lookups(), key, run)
+
+
+def forget(work: Lookup) -> None:
+    """Drop what failed or was stopped, so that the next look starts it anew."""
+    for registry in (_lookups(), _maps()):
+        registry.forget(work)
+
+
+def _look_up(registry: Registry[Lookup], key: Hashable, run: Callable[[Lookup], Any]) -> Lookup:
+    """Return what was asked for before, however it ended, or start it.
+
+    A page asks with every run: to start what failed or was stopped would never end.
+    """
+    found = registry.find(key)
+    return registry.start(key, lambda: Lookup(run), {}) if found is None else found
+
+
+def _steps(work: Lookup, fits: int) -> Callable[[int, int], None]:
+    """Return a function that counts the steps of several fits, one after the other, as one."""
+    ended, reached = 0, 0
+
+    def advance(done: int, total: int) -> None:
+        nonlocal ended, reached
+        if total > 1:
+            reached = done
+            work.advance(ended * total + done, fits * total)
+            return
+        ended, reached = ended + bool(reached), 0  # a fit that has no step yet
+        work.check()
+
+    return advance
 
 
 def _draw(spaces: Sequence[Space], method: str, **options: Any) -> Drawn:

@@ -61,11 +61,12 @@ def data_box(link: str) -> Dataset:
     Raises:
         InputError: If there are too few or too many, or a file cannot be read.
     """
-    if "space_data" not in st.session_state and link_values(link):
-        st.session_state["space_data"] = TYPED
     label = st.session_state.get("space_title", "the example")
     with st.expander(f"Sentences: {escape(label)}", icon=":material/notes:", key="space_sentences"):
-        kind = widgets.views("Sentences from", KINDS, "space_data")
+        # A default, not a value that is set: Streamlit warns of one beside the other.
+        kind = widgets.views(
+            "Sentences from", KINDS, "space_data", TYPED if link_values(link) else EXAMPLE
+        )
         chosen = {
             EXAMPLE: _example,
             TYPED: lambda: _typed(link),
@@ -184,4 +185,5 @@ def _read_benchmark(folder: str, key: str, title: str, changed: tuple) -> Datase
             subset_of.setdefault(a, subset)
             subset_of.setdefault(b, subset)
     labels = {"subset": tuple(subset_of[text] for text in texts)} if subset_of else {}
-    return Dataset.of(title, SentenceTable(tuple(texts), labels, {}, positives, 0, 0))
+    pairs = positives if len(positives) else None  # all may be of a sentence with itself
+    return Dataset.of(title, SentenceTable(tuple(texts), labels, {}, pairs, 0, 0))

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from lwap import figures
-from lwap.errors import InputError, LwapError
+from lwap.errors import LwapError
 from lwap.evaluation.geometry import random_cosine_density
 from lwap.projection.maps import place, place_principal
 from lwap.projection.space import (
@@ -28,6 +28,7 @@ from lwap.ui.mapping import Drawn, MapRequest, Request, Spaces
 from lwap.ui.work import FAILED, STOPPED, WAITING, Work
 
 if TYPE_CHECKING:
+    from lwap.data import SentenceTable
     from lwap.ui.cache import ModelFacts
     from lwap.ui.sentences import Dataset
 
@@ -193,17 +194,12 @@ def _settings() -> dict[str, Any]:
 
 
 def measured(chosen: Chosen, data: Dataset) -> Spaces:
-    """Return the measured spaces; draw progress and end the page while they are not there.
-
-    Raises:
-        InputError: If a space cannot be measured.
-    """
+    """Return the measured spaces; while they are not there, say why and end the page."""
     found = mapping.find_spaces(chosen.request.spaces)
     if found is not None and found.state == STOPPED:
         st.info("Stopped. What was encoded is kept; a new run goes on from there.")
-        if not st.button("Go on", type="primary", key="space_again"):
-            st.stop()
-    if found is None or found.state == STOPPED:
+        _start_again("Go on", chosen, data)
+    if found is None:
         found = mapping.spaces(chosen.request.spaces, data.table)
     if not found.wait(WAITED):
         _follow(found, "Sentences encoded:", "Measuring both spaces.", "space_stop")
@@ -211,10 +207,19 @@ def measured(chosen: Chosen, data: Dataset) -> Spaces:
     if found.state == STOPPED:
         st.rerun()
     if found.state == FAILED:
-        raise InputError(found.error)
+        st.error(escape(found.error), icon=":material/error:")
+        _start_again("Try again", chosen, data)
     for note in found.notes:
         st.caption(escape(note))
     return found
+
+
+def _start_again(label: str, chosen: Chosen, data: Dataset) -> None:
+    """Draw a button that measures both spaces anew, and end the page."""
+    if st.button(label, type="primary", key="space_again"):
+        mapping.spaces(chosen.request.spaces, data.table)
+        st.rerun()
+    st.stop()
 
 
 def drawn_maps(chosen: Chosen, found: Spaces) -> Drawn:
@@ -272,16 +277,23 @@ def _follow(work: Work, what: str, before: str, key: str) -> None:
 
 
 def _result(work: Work, what: str, key: str) -> Any:
-    """Return the result of something that was looked up; None while it is computed.
-
-    Raises:
-        InputError: If it failed.
-    """
+    """Return the result of something that was looked up; None while it is not there, and why."""
     if not work.wait(WAITED):
         _follow(work, f"{what}:", f"{what}.", key)
         return None
-    if work.state == FAILED:
-        raise InputError(work.error)
+    if work.state in (FAILED, STOPPED):
+        left, right = st.columns([5, 1], vertical_alignment="center")
+        if work.state == FAILED:
+            left.error(escape(work.error), icon=":material/error:")
+        else:
+            left.info(f"{what}: stopped.", icon=":material/stop_circle:")
+        right.button(
+            "Try again",
+            key=f"{key}_again",
+            on_click=mapping.forget,
+            args=(work,),
+            width="stretch",
+        )
     return work.result
 
 
@@ -331,6 +343,7 @@ def _colour_menu(data: Dataset, models: Sequence[str]) -> str:
         options += [_DOMINANT, _ENTROPY]
     options += [_LENGTH, _DISTANCE, _ERROR, _CHANGE, _MOVED]
     default = options[0] if table.labels or table.numbers else _CHANGE
+    options = list(dict.fromkeys(options))  # a column may be called as one of ours
     if st.session_state.get("colour", default) not in options:
         del st.session_state["colour"]
     return st.selectbox(
@@ -344,18 +357,14 @@ def _colour_menu(data: Dataset, models: Sequence[str]) -> str:
 
 
 def colours(name: str, data: Dataset, found: Spaces, drawn: Drawn) -> Colours:
-    """Return what colours the points; says what is left grey.
-
-    Raises:
-        InputError: If it cannot be computed for these sentences.
-    """
+    """Return what colours the points; says what is left grey, and why."""
     table, spaces = data.table, found.spaces
     if name in table.labels:
         return _labelled(name, table.labels[name])
     if name in table.numbers:
         values = table.numbers[name]
         if missing := int(np.isnan(values).sum()):
-            st.caption(f"`{escape(name)}` is missing in {missing:,} rows, which are grey.")
+            st.caption(f"'{escape(name)}' is missing in {missing:,} rows, which are grey.")
         return Colours(name, values=(values, values), form=".3g")
     if name in (_CLUSTER, _HDBSCAN):
         kind = "hdbscan" if name == _HDBSCAN else "kmeans"
@@ -400,7 +409,7 @@ def _labelled(name: str, labels: Sequence[str], missing: str = "without a label"
     said = []
     if len(counts) > MOST_COLOURS:
         said.append(
-            f"`{escape(name)}` has {len(counts):,} different values; the {MOST_COLOURS} most "
+            f"'{escape(name)}' has {len(counts):,} different values; the {MOST_COLOURS} most "
             "frequent are coloured, the others grey. A column with fewer values shows more."
         )
     if empty := sum(not label for label in labels):
@@ -430,6 +439,7 @@ class View:
     """All that the two maps draw."""
 
     chosen: Chosen
+    table: SentenceTable  # as found.table, with this session's own labels
     found: Spaces
     drawn: Drawn
     colours: Colours
@@ -443,14 +453,14 @@ class View:
         return self.found.request.data, self.chosen.request, self.drawn.maps.method
 
 
-def view_of(chosen: Chosen, found: Spaces, drawn: Drawn, shown: Colours) -> View:
+def view_of(chosen: Chosen, data: Dataset, found: Spaces, drawn: Drawn, shown: Colours) -> View:
     """Draw the box of sentences to drop into the maps; return what is drawn."""
     count = len(found.table)
     rows = None
     if count > DRAWN:
         rows = np.sort(np.random.default_rng(0).choice(count, DRAWN, replace=False))
     dropped, added = _dropped(chosen, found, drawn)
-    return View(chosen, found, drawn, shown, rows, dropped, added)
+    return View(chosen, data.table, found, drawn, shown, rows, dropped, added)
 
 
 def drop_box() -> None:
@@ -515,7 +525,7 @@ def two_maps(view: View) -> None:
         with column:
             figure = figures.space_map(
                 coordinates,
-                view.found.table.sentences,
+                view.table.sentences,
                 drawn=view.rows,
                 selected=selected or None,
                 focus=focus,
@@ -602,7 +612,7 @@ def in_area(points: np.ndarray, x: Sequence[float], y: Sequence[float]) -> np.nd
 
 def _neighbours(view: View, focus: int) -> None:
     """List the neighbours of the clicked sentence in both full spaces."""
-    texts = view.found.table.sentences
+    texts = view.table.sentences
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"**{escape(texts[focus])}**: nearest neighbours in the full space")
     right.button("Clear", key="space_clear", on_click=_clear, width="stretch")
@@ -632,7 +642,7 @@ def _neighbours(view: View, focus: int) -> None:
 
 def _selection(view: View, rows: list[int]) -> None:
     """List the selected sentences, with a download and the way to the other pages."""
-    table = view.found.table
+    table = view.table
     texts = table.sentences
     kept = _kept(view.found)
 
@@ -680,7 +690,7 @@ def _selection(view: View, rows: list[int]) -> None:
     most = widgets.MAX_SENTENCES
     if two.button(_some("Open in Layers", len(rows), most), key="to_layers", width="stretch"):
         layers.take_sentences([texts[row] for row in rows[:most]])
-        st.switch_page("pages/layers.py")
+        _go("layers")
     if three.button(
         _some("Open in Pairs", len(rows), MOST_PAIRS),
         key="to_pairs",
@@ -689,12 +699,17 @@ def _selection(view: View, rows: list[int]) -> None:
     ):
         near = view.found.spaces[0].near.indices
         pairs.take_pairs([(texts[row], texts[near[row, 0]]) for row in rows[:MOST_PAIRS]])
-        st.switch_page("pages/pairs.py")
+        _go("pairs")
     if four.button(
         _some("Open in Search", len(rows), search.MAX_SENTENCES), key="to_search", width="stretch"
     ):
         search.take_sentences([texts[row] for row in rows[: search.MAX_SENTENCES]])
-        st.switch_page("pages/search.py")
+        _go("search")
+
+
+def _go(page: str) -> None:
+    # With {} the address is emptied; without it Streamlit refuses, as widgets are bound to it.
+    st.switch_page(f"pages/{page}.py", query_params={})
 
 
 def _some(label: str, count: int, most: int) -> str:
@@ -806,7 +821,7 @@ def spread(view: View) -> None:
 
 def what_changed(view: View) -> None:
     """List the sentences whose neighbourhood in the full space changed most."""
-    spaces, texts = view.found.spaces, view.found.table.sentences
+    spaces, texts = view.found.spaces, view.table.sentences
     kept = _kept(view.found)
     if (kept == 1).all():
         st.info("No neighbourhood differs between the two spaces.")
@@ -868,7 +883,7 @@ def layer_course(view: View) -> None:
     }
     references = {name: table.loc[name, list(MEASURES)].dropna().to_dict() for name in beside}
     widgets.show(figures.geometry_course(measures, references, theme=theme()), "space-course")
-    if len(view.found.table) > COURSE_SENTENCES:
+    if len(view.table) > COURSE_SENTENCES:
         st.caption(f"Measured on an even sample of {COURSE_SENTENCES:,} of the sentences.")
     st.download_button(
         "All layers (CSV)",
@@ -887,7 +902,7 @@ def layer_walk(view: View) -> None:
     last = chosen.strategies[1]
     is_layer = last in strategies or last == "mean"
     strategies += [] if is_layer else [last]
-    count = len(view.found.table)
+    count = len(view.table)
     rows = np.arange(count)
     if count > WALK_POINTS:
         rows = np.sort(np.random.default_rng(0).choice(count, WALK_POINTS, replace=False))
@@ -909,7 +924,7 @@ def layer_walk(view: View) -> None:
     figure = figures.map_walk(
         frames,
         names,
-        [view.found.table.sentences[row] for row in rows],
+        [view.table.sentences[row] for row in rows],
         theme=theme(),
         **given,
     )
@@ -924,15 +939,18 @@ def layer_walk(view: View) -> None:
 
 def chance(view: View) -> None:
     """Draw how much of both maps is left to chance: the same spaces with other seeds."""
+    if view.drawn.maps.method == "pca" and view.chosen.request.method == "umap":
+        st.info("There is no UMAP map yet; this view compares it with maps of other seeds.")
+        return
     if view.drawn.maps.method == "pca":
         st.info("PCA has no seed: the same sentences give the same map. Choose UMAP to see more.")
         return
-    if len(view.found.table) > DRAWN and not st.session_state.get("space_seeds"):
+    if len(view.table) > DRAWN and not st.session_state.get("space_seeds"):
         if not st.button("Draw both maps with two more seeds", key="space_seeds_go"):
             return
         st.session_state["space_seeds"] = True
     work = mapping.seeds(view.chosen.request, view.found, view.drawn.maps)
-    both = _result(work, "UMAP with other seeds: step", "seeds_stop")
+    both = _result(work, "UMAP with other seeds", "seeds_stop")
     if both is None:
         return
     for place_, found in enumerate(both):
@@ -947,7 +965,7 @@ def chance(view: View) -> None:
         for column, seed, coordinates in zip(columns, found.seeds, (own, *found.maps), strict=True):
             figure = figures.space_map(
                 coordinates,
-                view.found.table.sentences,
+                view.table.sentences,
                 drawn=view.rows,
                 values=1 - found.kept,
                 value_name="Map neighbours that change",
@@ -968,7 +986,7 @@ def chance(view: View) -> None:
 
 def take_away(view: View) -> None:
     """Offer both maps with all numbers as one table."""
-    table = view.found.table
+    table = view.table
     maps = view.drawn.maps
 
     def content() -> str:

@@ -76,12 +76,12 @@ def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
     return sentences
 
 
-def views(label: str, options: Sequence[str], key: str) -> str:
+def views(label: str, options: Sequence[str], key: str, default: str | None = None) -> str:
     """Draw a row of views, bound to the link; return the chosen one, the first by default."""
     return st.segmented_control(
         label,
         options,
-        default=options[0],
+        default=default or options[0],
         key=key,
         bind="query-params",
         persist_state="session",

@@ -135,6 +135,12 @@ class Registry(Generic[W]):
                 self.found.move_to_end(request)  # being looked at: the last to go
             return self.found.get(request)
 
+    def forget(self, work: W) -> None:
+        """Drop a piece of work, so that the next one that asks for it starts it anew."""
+        with self.lock:
+            for request in [key for key, found in self.found.items() if found is work]:
+                del self.found[request]
+
     def start(self, request: Hashable, make: Callable[[], W], models: dict[str, Any]) -> W:
         """Return the work of a request; start it where there is none, or it did not end well."""
         with self.lock:

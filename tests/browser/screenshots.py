@@ -1,6 +1,6 @@
 """Take the documentation's pictures anew: `make screenshots`.
 
-assets/screenshots/{layers,pairs}-{light,dark}.png show what stands above the fold at 1440 × 900.
+assets/screenshots/NAME-{light,dark}.png show what stands above the fold at 1440 × 900.
 tests/browser/output/ gets, for looking at only, each page in full and as on a phone.
 """
 
@@ -11,6 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.browser.serving import (
     BROWSERS,
     OUTPUT,
+    PAGE_SECONDS,
     ROOT,
     find_browser,
     launch,
@@ -19,8 +20,17 @@ from tests.browser.serving import (
 )
 
 PICTURES = ROOT / "assets" / "screenshots"
-ADDRESSES = {"layers": "/", "pairs": "/pairs", "search": "/search", "evaluate": "/evaluate"}
+ADDRESSES = {
+    "layers": "/",
+    "pairs": "/pairs",
+    "search": "/search",
+    "evaluate": "/evaluate",
+    "space": "/space",
+    "space-changed": "/space?model=all-MiniLM-L6-v2&space_model=lwap-minilm-paper"
+    "&space_view=What+changed",
+}
 WIDE, PHONE = (1440, 900), (400, 800)
+TALL = {"space-changed": (1440, 1500)}  # what it shows stands below the fold
 MAX_BYTES = 400_000
 
 
@@ -37,7 +47,7 @@ def main() -> int:
         browser = launch(playwright, executable)
         for theme in ("light", "dark"):
             for name, address in ADDRESSES.items():
-                for suffix, size in (("", WIDE), ("-narrow", PHONE)):
+                for suffix, size in (("", TALL.get(name, WIDE)), ("-narrow", PHONE)):
                     context = browser.new_context(
                         viewport={"width": size[0], "height": size[1]},
                         device_scale_factor=1,
@@ -48,6 +58,9 @@ def main() -> int:
                     page.goto(f"{server.url}{address}")
                     if name == "evaluate":  # drawn when the sample's thread is done
                         page.locator(".st-key-strategy-grid .main-svg").first.wait_for()
+                    if name.startswith("space"):  # drawn by PCA until UMAP is there
+                        kept = page.locator(".st-key-space-map-b").get_by_text("UMAP, keeps")
+                        kept.wait_for(timeout=PAGE_SECONDS * 1000)
                     wait_until_drawn(page)
                     if not suffix:
                         file = PICTURES / f"{name}-{theme}.png"

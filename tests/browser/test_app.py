@@ -12,7 +12,13 @@ from tests.browser.serving import OUTPUT, wait_until_drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ADDRESSES = {"layers": "/", "pairs": "/pairs", "search": "/search", "evaluate": "/evaluate"}
+ADDRESSES = {
+    "layers": "/",
+    "pairs": "/pairs",
+    "search": "/search",
+    "evaluate": "/evaluate",
+    "space": "/space",
+}
 DARK, LIGHT = "rgb(18, 25, 27)", "rgb(255, 255, 255)"  # backgrounds of .streamlit/config.toml
 SENTENCES = ["A heron waits in the reeds.", "The heron has flown away.", "Nobody saw it."]
 PAIRS = [
@@ -141,6 +147,8 @@ def test_a_page_is_drawn_without_a_click(open_app, page_name, theme):
     elif page_name == "search":
         assert page.locator(".st-key-rank-changes .main-svg").count() >= 1
         expect(page.locator(".st-key-rank-changes")).to_contain_text("I can log in")
+    elif page_name == "space":
+        assert page.locator(".st-key-space-map-a .points path").count() == 612
 
 
 @pytest.mark.parametrize("page_name", list(ADDRESSES))

@@ -1,7 +1,7 @@
 """Pages driven by AppTest on tiny checkpoints: a folder of them takes the shipped ones' place."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +9,7 @@ import pytest
 import streamlit as st
 import torch
 from sentence_transformers import SentenceTransformer
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
@@ -18,6 +19,7 @@ import lwap
 from lwap.checkpoints import save_head
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.sources import weights_sha256
+from lwap.ui import mapping
 from tests.pages.driving import PAGES, ROOT, SECONDS
 
 RESULTS = {
@@ -91,6 +93,13 @@ def streamlit_as_in_a_server(monkeypatch) -> None:
     monkeypatch.setattr(Selectbox, "_widget_state", property(widget_state))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def umap_ends() -> Iterator[None]:
+    """End the process that draws the Space page's maps, after the last test."""
+    yield
+    mapping.umap_process().close()
+
+
 @pytest.fixture
 def open_page(tiny_checkpoints, monkeypatch) -> Callable[..., AppTest]:
     """Return a function that opens a page in a session of its own.
@@ -132,3 +141,20 @@ def downloads(monkeypatch) -> Downloads:
 
     monkeypatch.setattr(st, "download_button", spy)
     return found
+
+
+@pytest.fixture
+def taken(downloads, monkeypatch) -> Callable[[str], str]:
+    """Return a function that gives what a download button hands out, one in a column too."""
+    button = DeltaGenerator.download_button
+
+    def spy(place, label, data, file_name, *arguments, **options):
+        downloads[file_name] = data
+        return button(place, label, data, file_name, *arguments, **options)
+
+    monkeypatch.setattr(DeltaGenerator, "download_button", spy)
+
+    def taken(name: str) -> str:
+        return downloads[name]() if callable(downloads[name]) else downloads[name]
+
+    return taken

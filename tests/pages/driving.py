@@ -5,25 +5,41 @@ which is sent here just as a browser sends it, so that callbacks run.
 """
 
 import base64
+import itertools
 import json
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
-from lwap.ui import evaluations
+from lwap.ui import evaluations, mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
-PAGES = {name: f"pages/{name}.py" for name in ("layers", "pairs", "search", "evaluate")}
+PAGES = {name: f"pages/{name}.py" for name in ("layers", "pairs", "search", "evaluate", "space")}
 
 
 def settle(app: AppTest, seconds: float = SECONDS) -> AppTest:
-    """Wait for the evaluations that were started, then run as the page's clock does."""
-    for found in list(evaluations._registry().found.values()):
-        assert found.wait(seconds)
-    return app.run()
+    """Wait for the work that was started, then run as the page's clock does, until none is."""
+    while True:
+        for found in works():
+            assert found.wait(seconds)
+        app.run()
+        if not any(found.is_active for found in works()):
+            return app
+
+
+def works() -> list:
+    """Return what the pages have asked the server for, in all registries."""
+    registries = (
+        evaluations._registry,
+        mapping._spaces,
+        mapping._maps,
+        mapping._lookups,
+    )
+    return [found for registry in registries for found in list(registry().found.values())]
 
 
 def figures(app: AppTest) -> dict[str, dict]:
@@ -50,6 +66,32 @@ def click(app: AppTest, key: str, customdata) -> AppTest:
     points = [] if customdata is None else [{"curve_number": 1, "customdata": customdata}]
     selection = {"points": points, "point_indices": [], "box": [], "lasso": []}
     return _answer(app, _charts(app)[key].proto.id, {"selection": selection})
+
+
+def lasso(app: AppTest, key: str, corners, *, hidden=()) -> AppTest:
+    """Draw around points of a map, then run; `hidden` are traces that the legend has hidden.
+
+    As a browser does, it sends the corners, and every mark inside with its customdata.
+    """
+    points = [
+        {"curve_number": number, "customdata": row}
+        for number, entry in enumerate(figures(app)[key]["data"])
+        if entry.get("name") not in hidden and "customdata" in entry
+        for x, y, row in zip(entry["x"], entry["y"], entry["customdata"], strict=True)
+        if is_inside(x, y, corners)
+    ]
+    x, y = zip(*corners, strict=True)
+    area = {"xref": "x", "yref": "y", "x": list(map(float, x)), "y": list(map(float, y))}
+    points = [point | {"customdata": [int(point["customdata"][0])]} for point in points]
+    selection = {"points": points, "point_indices": [], "box": [], "lasso": [area]}
+    return _answer(app, _charts(app)[key].proto.id, {"selection": selection})
+
+
+def is_inside(x: float, y: float, corners) -> bool:
+    """Return whether a point lies in a polygon, by the angle that its corners go round it."""
+    angles = [math.atan2(up - y, across - x) for across, up in [*corners, corners[0]]]
+    turns = [(b - a + math.pi) % (2 * math.pi) - math.pi for a, b in itertools.pairwise(angles)]
+    return abs(sum(turns)) > math.pi
 
 
 def edit(app: AppTest, *, cells=None, added=(), deleted=()) -> AppTest:

@@ -10,7 +10,6 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
-from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
@@ -1072,23 +1071,6 @@ def test_scored_sentences_are_left_out_of_the_corpus_and_this_is_noted(open_eval
 
 
 # --- downloads ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def taken(downloads, monkeypatch):
-    """Return a function that gives what a download button hands out."""
-    button = DeltaGenerator.download_button
-
-    def spy(place, label, data, file_name, *arguments, **options):
-        downloads[file_name] = data
-        return button(place, label, data, file_name, *arguments, **options)
-
-    monkeypatch.setattr(DeltaGenerator, "download_button", spy)
-
-    def taken(name: str) -> str:
-        return downloads[name]() if callable(downloads[name]) else downloads[name]
-
-    return taken
 
 
 def test_the_csv_holds_every_number(open_evaluate, taken):

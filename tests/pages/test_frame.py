@@ -23,6 +23,7 @@ QUESTIONS = {
     "pairs": "Would another pooling rank my pairs differently?",
     "search": "What would I find?",
     "evaluate": "Which is better, and is the difference real?",
+    "space": "Is my space uniform, and what changed?",
 }
 
 
