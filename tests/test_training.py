@@ -23,8 +23,9 @@ from lwap.checkpoints import identify_encoder, load, save_head
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
-from lwap.training import TrainConfig, run, train
+from lwap.training import TrainConfig, dev, run, train
 from lwap.training.card import write_card
+from lwap.training.dev import DevSet
 from lwap.training.frozen import BankEncoder
 from lwap.training.objectives import ContrastiveLoss
 from lwap.training.run import default_output
@@ -181,7 +182,12 @@ def test_settings_survive_json():
     )
     written = json.loads(json.dumps(config.to_dict()))
     assert written.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert {type(value) for value in config.to_dict().values()} == {str, int, float, bool}
+    assert {type(value) for value in config.to_dict().values() if value is not None} == {
+        str,
+        int,
+        float,
+        bool,
+    }
     assert TrainConfig(**written) == config
 
 
@@ -390,11 +396,11 @@ def scripted(monkeypatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
     """Make the dev scores of a run these, and return the head's weights at each look."""
     seen = []
 
-    def measure(module):
-        seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
-        return scores[min(len(seen), len(scores)) - 1]
+    def look(dev, model):
+        seen.append({name: tensor.clone() for name, tensor in model[1].state_dict().items()})
+        return {"dev": scores[min(len(seen), len(scores)) - 1]}
 
-    monkeypatch.setattr(run, "_spearman_on", lambda bank, pairs: measure)
+    monkeypatch.setattr(DevSet, "look", look)
     return seen
 
 
@@ -463,7 +469,8 @@ def test_history_and_log_say_the_same(settings, triplets, dev_pairs, trainers):
     rows = []
     result = train(settings(), triplets, dev_pairs, log=rows.append)
     pd.testing.assert_frame_equal(pd.DataFrame(rows), result.history)
-    assert result.history.columns.tolist() == ["step", "steps", "loss", "dev"]
+    measures = ["dev", "alignment", "uniformity", "layer_weights"]
+    assert set(result.history.columns) == {"step", "steps", "loss", *measures}
     assert result.history.steps.tolist() == [6] * 4
     assert result.history.step.tolist() == [0, 2, 4, 6]
     losses = [row["loss"] for row in trainers[0].state.log_history if "loss" in row]
@@ -585,11 +592,12 @@ def test_the_precision_arrives_at_the_triplets_alone(settings, triplets, dev_pai
         asked.append((len(texts), options.get("precision", "fp32")))
         return encode_layers(model, texts, **options)
 
-    monkeypatch.setattr(run, "encode_layers", spy)
+    for module in (run, dev):
+        monkeypatch.setattr(module, "encode_layers", spy)
     train(settings(precision="bf16"), triplets, dev_pairs)
     texts = {text for name in triplets for text in triplets[name]}
-    dev = {text for name in ("sentence1", "sentence2") for text in dev_pairs[name]}
-    assert asked == [(len(texts), "bf16"), (len(dev), "fp32")]
+    looked_at = {text for name in ("sentence1", "sentence2") for text in dev_pairs[name]}
+    assert asked == [(len(looked_at), "fp32"), (len(texts), "bf16")]
 
 
 def test_the_seed_arrives(settings, triplets, dev_pairs, trainers, monkeypatch):
@@ -678,7 +686,8 @@ def nothing_is_encoded(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("the sentences were encoded before the data were checked")
 
-    monkeypatch.setattr(run, "encode_layers", fail)
+    for module in (run, dev):
+        monkeypatch.setattr(module, "encode_layers", fail)
 
 
 @pytest.mark.parametrize(
@@ -857,7 +866,7 @@ def test_card_of_a_held_out_run(card_of, settings, triplets):
     assert f"In-batch accuracy on 6 held-out triplets: {accuracy:.2f} %." in card
     assert "Spearman" not in card
     assert "54 triplets after dropping duplicates" in card
-    assert "## Layer weights" not in card
+    assert "## Layer weights" in card
 
 
 def test_cards_front_matter_is_yaml(card_of, result):

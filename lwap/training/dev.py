@@ -153,6 +153,18 @@ class DevSet:
         return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
+def dev_texts(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[str]:
+    """Return the distinct sentences of a dev set."""
+    columns = _columns(pairs, held_out)
+    return list(dict.fromkeys(text for column in columns for text in column))
+
+
+def _columns(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[list[str]]:
+    if held_out is not None:
+        return held_out.columns
+    return [pairs[name].tolist() for name in ("sentence1", "sentence2")]
+
+
 def pooled(bank: LayerBank, model: SentenceTransformer) -> np.ndarray:
     """Return what a model's modules after its encoder make of a bank, (N, D) float32."""
     vectors: np.ndarray | None = None

@@ -44,7 +44,7 @@ class Examples:
         """Read what an objective needs out of triplets, pairs or sentences.
 
         Raises:
-            InputError: If a column is missing, a sentence is empty, or there is no row.
+            InputError: If a column is missing or of no use, or a sentence is empty.
         """
         if objective == Objective.UNSUPERVISED:
             table = _sentences(data)
@@ -56,6 +56,8 @@ class Examples:
                 )
             names = [name for name in COLUMNS if name in data]
             missing = [name for name in COLUMNS[:2] if name not in data]
+            if not missing and len(names) == 2 and len(data.columns) > 2:
+                missing = [COLUMNS[2]]  # a negative under another name would not be read
             if missing:
                 raise InputError(
                     f"The triplets have no column '{missing[0]}'; they need {', '.join(COLUMNS)}, "
@@ -69,8 +71,6 @@ class Examples:
                         f"Row {row}: '{name}' is empty ({text!r}). Fill it in or remove the row."
                     )
         distinct = table.drop_duplicates().reset_index(drop=True)
-        if distinct.empty:
-            raise InputError("There is nothing to train on: the data have no rows.")
         return cls(distinct, len(table) - len(distinct))
 
     def hold_out(self, seed: int) -> tuple[Examples, Examples]:

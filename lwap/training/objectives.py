@@ -93,6 +93,8 @@ class ContrastiveLoss(MultipleNegativesRankingLoss):
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """Return the mean loss of a batch: anchors, positives and hard negatives, each (B, D)."""
+        if self.hard_negative_weight == 0:
+            return super().compute_loss_from_embeddings(embeddings, labels)
         return info_nce(
             embeddings,
             temperature=self.temperature,

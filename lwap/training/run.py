@@ -38,7 +38,7 @@ from lwap.evaluation.sts import spearman
 from lwap.hardware import Precision, resolve_precision
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.training.config import HEAD_POOLINGS, Mode, Objective, TrainConfig
-from lwap.training.dev import DevSet
+from lwap.training.dev import DevSet, dev_texts
 from lwap.training.examples import Examples
 from lwap.training.frozen import VIEWS, BankEncoder, dropout_views, set_dropout, view
 from lwap.training.objectives import CachedContrastiveLoss, ContrastiveLoss
@@ -115,7 +115,8 @@ def train(
         examples, held_out = examples.hold_out(config.seed)
     examples.check_batch(config)
 
-    counted = _Counted(progress)
+    encoded_now = examples.texts if config.mode == Mode.HEAD else []
+    counted = _Counted(progress, len(encoded_now) + len(dev_texts(dev_pairs, held_out)))
     dev = DevSet(
         encoder,
         dev_pairs,
@@ -263,16 +264,15 @@ class _Frozen:
 class _Counted:
     """Adds the progress of several passes up to one."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.before, self.now = progress, 0, (0, 0)
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.before, self.now = progress, total, 0, 0
 
-    def __call__(self, done: int, total: int) -> None:
-        if self.progress is None:
-            return
-        if done < self.now[0]:  # another pass began
-            self.before += self.now[1]
-        self.now = (done, total)
-        self.progress(self.before + done, self.before + total)
+    def __call__(self, done: int, of: int) -> None:
+        if done < self.now:  # another pass began
+            self.before += self.now
+        self.now = done
+        if self.progress is not None:
+            self.progress(self.before + done, self.total)
 
 
 # --- the loop -----------------------------------------------------------------------------------
