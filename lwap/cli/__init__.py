@@ -524,15 +524,18 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     train = add(
         "train",
         _train,
-        "Train a pooling head on triplets; the encoder stays frozen and runs once.",
-        "Example:\n"
-        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n\n"
+        "Train a pooling, and its encoder if asked to, with a contrastive objective.",
+        "Examples:\n"
+        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n"
+        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --mode full\n"
+        "  python -m lwap train --sentences FILE --objective unsupervised --dev pairs.csv\n\n"
         "Without --dev a tenth of the triplets is held out to choose the best step on.",
     )
     files = train.add_argument_group("data")
     files.add_argument(
-        "--triplets", required=True, help="sent0, sent1, hard_neg (or anchor, positive, negative)"
+        "--triplets", help="sent0, sent1, hard_neg (or anchor, positive, negative)"
     )
+    files.add_argument("--sentences", help="for the unsupervised objective: one a line")
     files.add_argument("--dev", help="scored pairs that the best step is chosen on")
     files.add_argument("--dev-name", help="its name in the card (default: the file's)")
     files.add_argument("--data-name", help="the triplets' name in the card (default: the file's)")
@@ -541,33 +544,51 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     files.add_argument("--json", action="store_true", help="print one JSON object")
 
     # The defaults are TrainConfig's; read here without importing torch.
-    head = train.add_argument_group("head")
-    head.add_argument(
+    what = train.add_argument_group("what is trained")
+    what.add_argument(
         "--encoder",
         default="sentence-transformers/all-MiniLM-L6-v2",
         help="folder or hub id (default: the bundled all-MiniLM-L6-v2)",
     )
-    head.add_argument("--pooling", default="lwap", help="lwap (default) or scalar_mix")
-    head.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
-    head.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
-    head.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
-    head.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
+    what.add_argument(
+        "--mode", default="head", help="head (default, encoder frozen), lora, or full"
+    )
+    what.add_argument(
+        "--objective",
+        default="supervised",
+        help="supervised (default: pairs or triplets) or unsupervised (sentences, dropout)",
+    )
+    what.add_argument(
+        "--pooling", default="lwap", help="lwap (default), scalar_mix, cls (dense, tanh), mean"
+    )
+    what.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
+    what.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
+    what.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
+    what.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
     run = train.add_argument_group("run")
     for name, kind, default, text in _RUN_OPTIONS:
-        run.add_argument(
-            f"--{name}", type=kind, default=default, help=f"{text} (default {default})"
-        )
+        said = "the mode's" if default is None else default
+        run.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {said})")
 
 
 _RUN_OPTIONS = (
-    ("epochs", int, 3, "passes over the triplets"),
-    ("batch-size", int, 64, "triplets a step"),
-    ("learning-rate", float, 1e-3, "peak learning rate"),
+    ("epochs", int, None, "passes over the data: 3 for a head, else 1"),
+    ("max-steps", int, 0, "steps after which the run ends; 0 is no limit"),
+    ("batch-size", int, 64, "rows a step; more rows are more negatives"),
+    ("accumulation", int, 1, "batches a step; adds no negatives"),
+    ("mini-batch", int, 0, "rows in memory at once, with the batch's own gradients; 0 is all"),
+    ("learning-rate", float, None, "peak: 1e-3 for a head, 5e-4 with LoRA, 2e-5 in full"),
+    ("head-learning-rate", float, None, "of the pooling beside an encoder: 1e-3, 1e-4"),
     ("warmup", float, 0.1, "share of steps over which the rate rises"),
     ("weight-decay", float, 0.0, "of AdamW"),
     ("temperature", float, 0.05, "of InfoNCE, on cosines"),
     ("hard-negative-weight", float, 0.0, "added to the own hard negative's logit (SimCSE)"),
+    ("dropout", float, None, "of the encoder: its own"),
+    ("max-tokens", int, 0, "read of a training sentence; 0 is the encoder's limit"),
+    ("lora-rank", int, 16, "of the adapters"),
+    ("lora-alpha", int, 32, "of the adapters"),
     ("eval-steps", int, 20, "steps between two looks at the dev set"),
-    ("precision", str, "auto", "of the encoder's pass over the triplets"),
-    ("seed", int, 0, "of initialisation, order and RReLU slopes"),
+    ("patience", int, 0, "looks without a better score before the run ends; 0 is never"),
+    ("precision", str, "auto", "of the encoder: fp32, bf16, or auto"),
+    ("seed", int, 0, "of initialisation, order, dropout and RReLU slopes"),
 )
