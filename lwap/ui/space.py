@@ -51,6 +51,7 @@ MOST_PAIRS = 50  # sentences of a selection that are sent to Pairs
 WALK_POINTS = 1_500
 MOST_COLOURS = 12  # categories that get one
 WAITED = 1.5  # seconds a page waits before it shows progress instead
+WAITED_FOR_UMAP = 0.4  # the same, where PCA can be shown: enough to read a map from the disk
 _SELECTED, _FOCUS, _OF = "space_selected", "space_focus", "space_selection_of"
 
 _HINT = (
@@ -237,7 +238,7 @@ def drawn_maps(chosen: Chosen, found: Spaces) -> Drawn:
             mapping.umap(chosen.request, found)
             st.rerun()
         return found.pca
-    if work.wait(WAITED if len(found.table) <= DRAWN else 0.1) and work.result is not None:
+    if work.wait(min(WAITED, WAITED_FOR_UMAP)) and work.result is not None:
         for note in work.notes:
             st.caption(escape(note))
         return work.result

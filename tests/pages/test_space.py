@@ -165,24 +165,19 @@ def buttons(app) -> dict[str, str]:
     return {button.key: button.label for button in app.button}
 
 
-# AppTest knows no key of a table that nothing can be selected in.
-COLUMN_OF = {
-    "space_numbers": "uniformity",
-    "space_table": "neighbours kept",
-    "space_changed": "gained",
-    "space_neighbours_0": "in both",
-    "space_neighbours_1": "in both",
-}
+def table(app, name: str, place: int = 0) -> pd.DataFrame:
+    """Return a table by its name here; of those with the same columns one by its place."""
+    return tables(app, name)[place]
 
 
-def table(app, key: str) -> pd.DataFrame:
-    found = [element.value for element in app.dataframe if COLUMN_OF[key] in element.value]
-    return found[1 if key.endswith("_1") else 0]
-
-
-def tables(app) -> set[str]:
-    columns = {name for element in app.dataframe for name in element.value}
-    return {key for key, column in COLUMN_OF.items() if column in columns}
+def tables(app, name: str) -> list[pd.DataFrame]:
+    columns = {
+        "numbers": "uniformity",
+        "selected": "neighbours kept",
+        "changed": "lost",
+        "neighbours": "in both",
+    }
+    return [found.value for found in app.dataframe if columns[name] in found.value]
 
 
 def assert_is_whole(app) -> None:
@@ -284,7 +279,8 @@ def test_it_opens_on_the_example_with_pca(open_space):
 
 
 @pytest.mark.slow
-def test_umap_comes_by_itself_and_pca_is_shown_until_then(open_space):
+def test_umap_comes_by_itself_and_pca_is_shown_until_then(open_space, monkeypatch, tmp_path):
+    monkeypatch.setenv("LWAP_CACHE", str(tmp_path))  # a map that is known comes at once
     app = open_space(projection="UMAP")
     assert_is_whole(app)
     for key in (A, B):
@@ -297,7 +293,7 @@ def test_umap_comes_by_itself_and_pca_is_shown_until_then(open_space):
         assert "UMAP, keeps" in said and "of the nearest neighbours" in said
         assert len(places(app, key)) == 612
     assert not np.allclose(places(app), before)
-    row = table(app, "space_numbers").iloc[0]
+    row = table(app, "numbers").iloc[0]
     near = nearest(places_as_unit(places(app)), 15)
     found = mapping._spaces().found.popitem()[1]
     kept = shared(near, found.spaces[0].near.indices[:, :15]).mean()
@@ -380,7 +376,7 @@ def test_the_chosen_strategies_are_measured(open_space, monkeypatch, tiny_checkp
     )
     titles = [texts_in(figures(app)[key]) for key in (A, B)]
     assert "alpha · max" in titles[0] and "beta · layer_mean:1" in titles[1]
-    assert table(app, "space_numbers")["space"].tolist() == ["alpha · max", "beta · layer_mean:1"]
+    assert table(app, "numbers")["space"].tolist() == ["alpha · max", "beta · layer_mean:1"]
 
 
 def test_another_model_may_be_typed(open_own, tiny_encoder_folder):
@@ -575,7 +571,7 @@ def test_typed_sentences_are_mapped_and_stand_in_the_link(open_own):
     assert app.text_area(key="space_text").value == "\n".join(OWN)
     assert app.expander[0].label == "Sentences: typed, 8"
     assert len(places(app)) == len(places(app, B)) == 8
-    assert "alignment" not in table(app, "space_numbers")
+    assert "alignment" not in table(app, "numbers")
     type_sentences(app, ["", *OWN, "  ", "  One more.  "])
     assert_is_whole(app)
     assert app.query_params["s"] == [*OWN, "One more."]
@@ -713,7 +709,7 @@ def test_an_uploaded_file_is_mapped_with_its_columns(open_file, tiny_checkpoints
     assert np.asarray(entry["marker"]["color"]).tolist() == [1.5, 3, 4, 5, 6, 7, 8]
     unit = vectors(tiny_checkpoints, "mean", OWN)
     near = [np.square(unit[a] - unit[b]).sum() for a, b in ((0, 1), (2, 3))]
-    assert table(app, "space_numbers")["alignment"][0] == pytest.approx(np.mean(near), abs=1e-5)
+    assert table(app, "numbers")["alignment"][0] == pytest.approx(np.mean(near), abs=1e-5)
     look_at(app, "Layer by layer")
     assert_is_whole(app)
     assert "alignment" in texts_in(figures(app)["space-course"]).lower()
@@ -763,7 +759,7 @@ def test_a_column_may_be_called_as_one_of_ours(open_file, taken):
         assert_is_whole(app)
     lasso(app, A, around(places(app), list(range(8))))
     assert_is_whole(app)
-    assert len(table(app, "space_table")) == 8
+    assert len(table(app, "selected")) == 8
     assert len(pd.read_csv(io.StringIO(taken("lwap-maps.csv")))) == 8
 
 
@@ -796,7 +792,7 @@ def test_many_sentences_are_drawn_as_density_and_chosen_by_the_area(open_file, m
     assert app.session_state["space_selected"] == inside
     said = shown(app.main.markdown)
     assert f"**{len(inside):,} sentences selected**; the first 1,000 are listed" in said
-    assert len(table(app, "space_table")) == 1000
+    assert len(table(app, "selected")) == 1000
     assert buttons(app)["to_layers"] == "Open in Layers (first 200)"
     assert "in 10,000 rows" not in said
     choose(app, "colour", "Length")
@@ -858,7 +854,7 @@ def test_a_click_lists_the_neighbours_of_both_full_spaces(open_space, tiny_check
         assert f"**{TEXTS[row]}**: nearest neighbours in the full space" in shown(app.main.markdown)
         for place, unit in enumerate(units):
             rows = near[place][row]
-            listed = table(app, f"space_neighbours_{place}")
+            listed = table(app, "neighbours", place)
             assert listed["sentence"].tolist() == [TEXTS[other] for other in rows]
             np.testing.assert_allclose(listed["cosine"], unit[rows] @ unit[row], atol=1e-5)
             in_both = np.isin(rows, near[1 - place][row])
@@ -869,7 +865,7 @@ def test_a_click_lists_the_neighbours_of_both_full_spaces(open_space, tiny_check
     press(app, "space_clear")
     assert_is_whole(app)
     assert not {"focus", "neighbour rings"} & names_of(app)
-    assert "space_neighbours_0" not in tables(app)
+    assert not tables(app, "neighbours")
 
 
 def test_the_mouse_may_click_or_draw_a_lasso(open_own):
@@ -895,7 +891,7 @@ def test_a_lasso_marks_and_lists_the_same_sentences_in_both_maps(open_space, tak
     for drawn in (A, B):
         assert rows_of(trace(app, drawn, "selected")) == wanted
     assert f"**{len(wanted)} sentences selected**" in shown(app.main.markdown)
-    listed = table(app, "space_table")
+    listed = table(app, "selected")
     assert listed["sentence"].tolist() == [TEXTS[row] for row in wanted]
     assert listed["topic"].tolist() == EXAMPLE["topic"][wanted].tolist()
     found = mapping._spaces().found.popitem()[1]
@@ -907,7 +903,7 @@ def test_a_lasso_marks_and_lists_the_same_sentences_in_both_maps(open_space, tak
     assert list(held_out) == list(listed)
     press(app, "space_clear")
     assert "selected" not in names_of(app, A) | names_of(app, B)
-    assert "space_table" not in tables(app)
+    assert not tables(app, "selected")
 
 
 def test_the_legend_hides_sentences_from_the_lasso(open_space):
@@ -922,7 +918,7 @@ def test_an_empty_lasso_selects_nothing(open_own):
     app = lasso(open_own(), A, [(90, 90), (91, 90), (91, 91)])
     assert_is_whole(app)
     assert "selected" not in names_of(app)
-    assert "space_table" not in tables(app)
+    assert not tables(app, "selected")
 
 
 def test_a_lasso_and_a_click_replace_each_other(open_own):
@@ -955,7 +951,7 @@ def test_a_selection_is_dropped_when_the_spaces_change(open_own, change):
     change(app)
     assert_is_whole(app)
     assert "selected" not in names_of(app, A) | names_of(app, B)
-    assert "space_table" not in tables(app)
+    assert not tables(app, "selected")
 
 
 def test_a_selection_stays_when_the_colour_or_the_view_changes(open_own):
@@ -1117,7 +1113,7 @@ def test_only_so_many_are_dropped(open_own):
 
 def test_the_numbers_are_the_measures_of_both_spaces(open_space, tiny_checkpoints):
     app = open_space()
-    found = table(app, "space_numbers")
+    found = table(app, "numbers")
     assert found["space"].tolist() == ["mean", "lwap"]
     for row, strategy in enumerate(("mean", "lwap")):
         unit = vectors(tiny_checkpoints, strategy)
@@ -1150,7 +1146,7 @@ def test_what_changed_lists_the_most_changed_first(open_space, tiny_checkpoints,
     assert_is_whole(app)
     near = [nearest(vectors(tiny_checkpoints, name), 10) for name in ("mean", "lwap")]
     kept = shared(*near)
-    listed = table(app, "space_changed")
+    listed = table(app, "changed")
     assert len(listed) == 200
     assert list(listed) == ["sentence", "kept", "lost", "gained", "movement"]
     assert listed["kept"].is_monotonic_increasing
@@ -1175,7 +1171,7 @@ def test_the_same_space_twice_has_not_changed(open_space):
     app = look_at(open_space(space_b="mean"), "What changed")
     assert_is_whole(app)
     assert "No neighbourhood differs between the two spaces." in shown(app.info)
-    assert "space_changed" not in tables(app)
+    assert not tables(app, "changed")
     np.testing.assert_array_equal(places(app, A), places(app, B))
     choose(app, "colour", "Movement")
     assert not values_of(app, B).any()
@@ -1195,9 +1191,7 @@ def test_layer_by_layer_shows_every_state_and_the_strategies(open_space, taken):
     assert found.index.tolist() == [*layers, "mean", "lwap"]
     assert found.loc["layer_cls:0"].isna().all()
     np.testing.assert_allclose(found.loc["layer_mean:3"], found.loc["mean"], rtol=1e-6)
-    assert found.loc["lwap", "uniformity"] == pytest.approx(
-        table(app, "space_numbers")["uniformity"][1]
-    )
+    assert found.loc["lwap", "uniformity"] == pytest.approx(table(app, "numbers")["uniformity"][1])
     choose(app, "space_model", "beta")
     assert "lwap" in texts_in(figures(app)["space-course"])
 
@@ -1444,7 +1438,7 @@ def test_equal_sentences_of_another_session_keep_their_own_labels(open_file, ope
     assert_is_whole(app)
     assert len(mapping._spaces().found) == 1
     for found in (
-        table(app, "space_table"),
+        table(app, "selected"),
         pd.read_csv(io.StringIO(taken("lwap-selection.csv"))),
         pd.read_csv(io.StringIO(taken("lwap-maps.csv"))),
     ):
