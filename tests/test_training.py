@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lwap
 from lwap.bank import encode_layers
-from lwap.checkpoints import identify_encoder, load, save_head
+from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
@@ -435,7 +435,7 @@ def test_the_encoder_is_not_touched(result, tiny_encoder_folder):
 
 def test_the_result_can_be_saved_and_loaded(result, dev_pairs, tmp_path):
     config = result.config
-    folder = save_head(
+    folder = save_checkpoint(
         result.model,
         tmp_path / "head",
         name="head",
@@ -808,7 +808,7 @@ def test_card_says_what_was_measured(card_of, settings, triplets, dev_pairs):
     result = train(settings(residual="last_mean", seed=5), triplets, dev_pairs, dev_name="examples")
     card = card_of(result)
     for name, title in (
-        ("lwap", r"\*\*this head\*\*"),
+        ("lwap", r"\*\*this model\*\*"),
         ("mean", "encoder, mean"),
         ("cls", "encoder, CLS"),
     ):
@@ -854,7 +854,7 @@ def test_card_says_whether_the_difference_spans_zero(card_of, result):
 def test_card_of_a_scalar_mix(card_of, settings, triplets, dev_pairs):
     card = card_of(train(settings(pooling="scalar_mix"), triplets, dev_pairs))
     assert "A scalar mix (one learned weight a layer" in card
-    assert "**this head**" in card
+    assert "**this model**" in card
     assert "Options:" not in card
     assert "## Layer weights" in card
 

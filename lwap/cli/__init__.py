@@ -35,7 +35,7 @@ See, test and train poolings over all layers of a sentence encoder.
   encode    sentences -> embeddings, under any pooling strategy
   compare   sentence pairs -> cosines under every strategy, Spearman if the pairs have scores
   explain   which layers a model listens to, and what each is worth (knock-out)
-  train     train a pooling head on triplets, encoder frozen; about a minute on a laptop
+  train     train a pooling on triplets or sentences: head alone (a minute), LoRA, or in full
   models    list, show and verify checkpoints
 
   sts       every strategy and layer on STS12-16, STS-B and SICK-R, with what is significant
@@ -233,8 +233,8 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import check_target, identify_encoder, save_head
-    from lwap.data import data_folder, read_pairs, read_triplets
+    from lwap.checkpoints import check_target, identify_encoder, save_checkpoint
+    from lwap.data import data_folder, read_pairs, read_sentences, read_training
     from lwap.hardware import resolve_device
     from lwap.manifest import read_info, runs_folder
     from lwap.sources import file_sha256
@@ -245,7 +245,10 @@ def _train(options: argparse.Namespace) -> None:
     names = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{name: getattr(options, name) for name in names})
     resolve_device("auto")
-    triplets = read_triplets(options.triplets)
+    if bool(options.triplets) == bool(options.sentences):
+        raise InputError("Give --triplets FILE, or --sentences FILE, one of the two.")
+    source = Path(options.triplets or options.sentences)
+    data = read_training(source) if options.triplets else read_sentences(source)
     dev = read_pairs(options.dev) if options.dev else None
     output = Path(options.output) if options.output else default_output(config, runs_folder())
     name = options.name or (output.parent.name if output.name == "model" else output.name)
@@ -261,7 +264,7 @@ def _train(options: argparse.Namespace) -> None:
     with show_progress("sentences encoded", options) as progress:
         result = train(
             config,
-            triplets,
+            data,
             dev,
             dev_name=options.dev_name or (Path(options.dev).stem if options.dev else "held-out"),
             progress=progress,
@@ -271,23 +274,24 @@ def _train(options: argparse.Namespace) -> None:
         name,
         result,
         command=_train_command(options, config, data_folder()),
-        data=options.data_name or Path(options.triplets).name,
-        data_sha256=file_sha256(Path(options.triplets)),
+        data=options.data_name or source.name,
+        data_sha256=file_sha256(source),
         dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
     )
-    save_head(
+    save_checkpoint(
         result.model,
         output,
         name=name,
         **encoder,
         training={
             **config.to_dict(),
-            "data": options.data_name or Path(options.triplets).name,
+            "data": options.data_name or source.name,
             "triplets": result.triplets,
             "metric": result.metric,
         },
         results=result.results,
         card=card,
+        contains={"head": "head", "lora": "adapter", "full": "encoder"}[config.mode],
     )
     info = read_info(output, name)
     if options.json:
@@ -401,13 +405,21 @@ def _train_command(options: argparse.Namespace, config, data: Path) -> str:
             return f"$LWAP_DATA/{shlex.quote(inside)}"
         return shlex.quote(Path(path).name)
 
-    parts = [f"python -m lwap train --triplets {shown(options.triplets)}"]
+    kind, source = (
+        ("triplets", options.triplets)
+        if options.triplets
+        else (
+            "sentences",
+            options.sentences,
+        )
+    )
+    parts = [f"python -m lwap train --{kind} {shown(source)}"]
     if options.dev:
         parts.append(f"--dev {shown(options.dev)}")
     fields = type(config).__dataclass_fields__
-    given = {
-        name: value for name, value in config.to_dict().items() if value != fields[name].default
-    }
+    # What the mode decides when it is not said need not be said again.
+    said = {name: getattr(options, name) for name in fields}
+    given = {name: value for name, value in said.items() if value != fields[name].default}
     given |= {name: getattr(options, name) for name in ("data_name", "dev_name", "name")}
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
@@ -532,9 +544,7 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
         "Without --dev a tenth of the triplets is held out to choose the best step on.",
     )
     files = train.add_argument_group("data")
-    files.add_argument(
-        "--triplets", help="sent0, sent1, hard_neg (or anchor, positive, negative)"
-    )
+    files.add_argument("--triplets", help="sent0, sent1, hard_neg (or anchor, positive, negative)")
     files.add_argument("--sentences", help="for the unsupervised objective: one a line")
     files.add_argument("--dev", help="scored pairs that the best step is chosen on")
     files.add_argument("--dev-name", help="its name in the card (default: the file's)")

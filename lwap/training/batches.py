@@ -48,8 +48,8 @@ def embed_columns(
     rest = {name: value for name, value in columns[0].items() if not isinstance(value, Tensor)}
     lengths = joined["attention_mask"].sum(dim=1)
     if share:
-        # The mask is part of it: a padding token may also be a word.
-        key = torch.cat([joined["input_ids"], lengths[:, None]], dim=1)
+        # Whatever a column was padded with, and a padding token may also be a word.
+        key = joined["input_ids"].masked_fill(joined["attention_mask"] == 0, -1)
         _, place = torch.unique(key, dim=0, return_inverse=True)
         first = _first_of_each(place)
     else:

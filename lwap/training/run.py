@@ -30,6 +30,7 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from lwap.adapters import add_adapter
 from lwap.backbone import has_unnormalised_states
 from lwap.bank import Progress, encode_layers, layerwise_transformer
 from lwap.checkpoints import load
@@ -192,7 +193,7 @@ def _model(config: TrainConfig, encoder: SentenceTransformer) -> SentenceTransfo
             after.append(dense)
     set_dropout(transformer.model, config.dropout)
     if config.mode == Mode.LORA:
-        add_adapter(transformer.model, config)
+        add_adapter(transformer.model, config.lora_rank, config.lora_alpha)
     return SentenceTransformer(
         modules=[transformer, *after],
         device=str(transformer.device),
@@ -216,22 +217,6 @@ def _new_head(config: TrainConfig, transformer) -> LayerHead:
         scale=config.scale,
         residual=config.residual,
         layer_norm=config.layer_norm,
-    )
-
-
-def add_adapter(model: nn.Module, config: TrainConfig) -> None:
-    """Put new LoRA adapters into every linear layer of an encoder, and freeze the rest."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model.requires_grad_(False)
-    inject_adapter_in_model(
-        LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            target_modules="all-linear",
-            exclude_modules=r".*pooler.*",
-        ),
-        model,
     )
 
 
