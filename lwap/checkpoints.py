@@ -35,6 +35,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lwap.adapters import ADAPTER, apply_adapter, save_adapter
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import CheckpointError, LwapError, ModelError
 from lwap.hardware import resolve_device
@@ -42,6 +43,7 @@ from lwap.manifest import (
     CARD,
     FORMAT,
     MANIFEST,
+    Contents,
     find_checkpoint,
     list_checkpoints,
     read_manifest,
@@ -113,6 +115,9 @@ def load(
         encoder = _checkpoint_encoder(checkpoint, manifest)
         name = checkpoint.parent.name if checkpoint.name == "model" else checkpoint.name
         model = _assemble(checkpoint, encoder, device)
+        if manifest["contains"] == Contents.ADAPTER:
+            with _damage_as_error(checkpoint):
+                apply_adapter(model[0].model, checkpoint / ADAPTER)
     else:
         encoder = resolve_encoder(name_or_path, revision)
         is_bundled = is_bundled_name(name_or_path)
@@ -124,6 +129,8 @@ def load(
 
 def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
     wanted = manifest["encoder"]
+    if manifest["contains"] == Contents.ENCODER:
+        return folder  # its hash is among those of the files
     encoder = resolve_encoder(wanted["id"], wanted.get("revision"))
     found = weights_sha256(encoder / _transformer_path(encoder))
     if found != wanted["sha256"]:
@@ -136,7 +143,7 @@ def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def identify_encoder(name_or_path: str, revision: str | None = None) -> dict[str, str | None]:
-    """Return what `save_head` records of an encoder: encoder_id, encoder_revision, encoder_sha256.
+    """Return what `save_checkpoint` records: encoder_id, encoder_revision, encoder_sha256.
 
     A folder is named by its whole path, a hub model by the commit that was fetched.
 
@@ -316,7 +323,7 @@ def _quiet_transformers() -> Iterator[None]:
 # --- save ---------------------------------------------------------------------------------------
 
 
-def save_head(
+def save_checkpoint(
     model: SentenceTransformer,
     folder: str | Path,
     *,
@@ -327,8 +334,19 @@ def save_head(
     training: Mapping[str, Any],
     results: Mapping[str, Any],
     card: str,
+    contains: str = Contents.HEAD,
 ) -> Path:
-    """Save a model's head with the name and hash of its encoder; the encoder is not written.
+    """Save a trained model with its card, settings and results.
+
+    Args:
+        model: The model; with adapters in its encoder where `contains` is "adapter".
+        folder: Where to.
+        name: The checkpoint's name.
+        encoder_id, encoder_revision, encoder_sha256: The encoder that it was trained from.
+        training, results: For the manifest.
+        card: The model card.
+        contains: What of the encoder is written: "head" (nothing), "adapter" (low-rank changes)
+            or "encoder" (all of it). The first two name their encoder by id and hash.
 
     Written beside and renamed, so that a failure leaves what was there. (A process killed between
     the two renames leaves the old checkpoint in `.NAME-…/old`.)
@@ -340,7 +358,9 @@ def save_head(
     folder = Path(folder)
     check_target(folder)
     transformer, *others = list(model)
-    if not any(isinstance(module, LayerHead) for module in others):
+    contains = Contents(contains)
+    has_head = any(isinstance(module, LayerHead | Dense) for module in others)
+    if contains == Contents.HEAD and not has_head:
         raise CheckpointError(f"'{folder}' is not written: the model has no trained head to save.")
     entries = [{"idx": 0, "name": "0", "path": "", "type": _type_name(LayerwiseTransformer)}]
     try:
@@ -349,6 +369,11 @@ def save_head(
         try:
             new, old = scratch / "new", scratch / "old"
             new.mkdir()
+            if contains == Contents.ENCODER:
+                transformer.save(str(new))
+                encoder_sha256 = weights_sha256(new)
+            elif contains == Contents.ADAPTER:
+                save_adapter(transformer.model, new / ADAPTER)
             for place, module in enumerate(others, start=1):
                 path = f"{place}_{type(module).__name__}"
                 (new / path).mkdir()
@@ -371,8 +396,9 @@ def save_head(
             for file in files:  # safetensors writes for its owner alone
                 shutil.copymode(new / "modules.json", file)
             manifest = {
-                "format": FORMAT,
+                "format": 1 if contains == Contents.HEAD else FORMAT,
                 "name": name,
+                "contains": str(contains),
                 "encoder": {
                     "id": encoder_id,
                     "revision": encoder_revision,

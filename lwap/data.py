@@ -228,6 +228,30 @@ def read_triplets(source: str | Path | bytes, name: str | None = None) -> pd.Dat
     return pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
 
 
+def read_training(source: str | Path | bytes, name: str | None = None) -> pd.DataFrame:
+    """Read triplets, or pairs of sentences that mean the same, for training.
+
+    Returns:
+        Columns sent0, sent1 and, where the file has one, hard_neg.
+
+    Raises:
+        InputError: As `read_triplets`, but a file may lack `hard_neg` (or `negative`).
+    """
+    content, name = _content(source, name)
+    table = _table(content, name)
+    wanted = dict(TRIPLET_COLUMNS)
+    if _column(table, wanted["hard_neg"]) is None:
+        del wanted["hard_neg"]
+    columns = _find(table, wanted, name)
+    if "hard_neg" not in wanted and len(table.columns) > len(columns):
+        raise InputError(
+            f"'{name}' has no column 'hard_neg'; it has {list(table.columns)}. Accepted names: "
+            f"{', '.join(TRIPLET_COLUMNS['hard_neg'])}. For pairs without hard negatives leave "
+            "all other columns out."
+        )
+    return pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
+
+
 def read_retrieval(folder: str | Path) -> RetrievalData:
     """Read a retrieval set in the BEIR format, line by line.
 

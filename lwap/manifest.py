@@ -12,15 +12,25 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lwap.errors import CheckpointError, LwapError
 from lwap.sources import HUB_PATTERNS, file_sha256, remembered_sha256, resolve_encoder
 
-FORMAT = 1
+FORMAT = 2  # 1: a head alone
 MANIFEST = "lwap.json"
 CARD = "README.md"
+
+
+class Contents(StrEnum):
+    """What of its encoder a checkpoint has in it."""
+
+    HEAD = "head"  # nothing: the encoder is as published
+    ADAPTER = "adapter"  # low-rank changes
+    ENCODER = "encoder"  # all of it
+
 
 # The strategy of each head, by the class that modules.json names.
 HEAD_STRATEGIES = {
@@ -39,7 +49,7 @@ class CheckpointInfo:
         encoder: Id of its encoder.
         num_states: S of the encoder.
         embedding_dimension: D.
-        pooling: Strategy of its head, e.g. "lwap".
+        pooling: Strategy of its pooling, e.g. "lwap".
         options: The head's options, e.g. {"query": "all", "residual": "none", …}.
         training: Settings and data of the training.
         results: Measured scores.
@@ -118,10 +128,11 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
     """
     manifest = read_manifest(folder)
     modules = read_modules(folder)
-    head = next((entry for entry in modules if entry["type"] in HEAD_STRATEGIES), None)
+    head = next((entry for entry in modules if _is_pooling(entry["type"])), None)
     if head is None:
-        raise CheckpointError(f"'{folder}' has no pooling head in its modules.json.")
+        raise CheckpointError(f"'{folder}' has no pooling in its modules.json.")
     options = read_object(folder / head["path"] / "config.json")
+    pooling = HEAD_STRATEGIES.get(head["type"]) or str(options.get("pooling_mode"))
     encoder = manifest["encoder"]
     return CheckpointInfo(
         name=name or manifest["name"],
@@ -129,12 +140,18 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
         encoder=encoder["id"],
         num_states=encoder["num_states"],
         embedding_dimension=encoder["embedding_dimension"],
-        pooling=HEAD_STRATEGIES[head["type"]],
+        pooling=pooling,
         options=options,
         training=manifest["training"],
         results=manifest["results"],
         size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
+
+
+def _is_pooling(type_name: str) -> bool:
+    package, _, class_name = type_name.rpartition(".")
+    is_theirs = package.split(".")[0] == "sentence_transformers" and class_name == "Pooling"
+    return is_theirs or type_name in HEAD_STRATEGIES
 
 
 def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:
@@ -149,10 +166,12 @@ def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:
     checkpoint = find_checkpoint(name_or_path)
     folders = []
     if checkpoint is not None:
-        encoder = read_manifest(checkpoint)["encoder"]
+        manifest = read_manifest(checkpoint)
+        encoder = manifest["encoder"]
         name_or_path, revision = encoder["id"], encoder.get("revision")
         folders.append(checkpoint)
-    folders.append(resolve_encoder(name_or_path, revision))
+    if checkpoint is None or manifest["contains"] != Contents.ENCODER:
+        folders.append(resolve_encoder(name_or_path, revision))
     digest = hashlib.sha256()
     for folder in folders:
         files = {file for pattern in HUB_PATTERNS for file in folder.rglob(pattern)}
@@ -179,14 +198,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"'{folder}' has format {version}; this version reads up to {FORMAT}. Update LWAP "
             "Explorer."
         )
-    manifest = {"training": {}, "results": {}, **manifest}
+    manifest = {"training": {}, "results": {}, "contains": str(Contents.HEAD), **manifest}
+    if manifest["contains"] not in list(Contents):
+        raise CheckpointError(
+            f"'{folder}': {MANIFEST} contains {manifest['contains']!r}; this version knows "
+            f"{', '.join(Contents)}. Update LWAP Explorer."
+        )
     _check_types(folder, manifest, _MANIFEST_TYPES)
     _check_types(folder, manifest["encoder"], _ENCODER_TYPES)
     _check_types(folder, manifest["files"], dict.fromkeys(manifest["files"], str))
     return manifest
 
 
-_MANIFEST_TYPES = {"name": str, "encoder": dict, "files": dict, "training": dict, "results": dict}
+_MANIFEST_TYPES = {
+    "name": str,
+    "contains": str,
+    "encoder": dict,
+    "files": dict,
+    "training": dict,
+    "results": dict,
+}
 _ENCODER_TYPES = {"id": str, "sha256": str, "num_states": int, "embedding_dimension": int}
 
 

@@ -28,7 +28,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 import lwap
 from lwap import checkpoints, sources
-from lwap.checkpoints import check_target, identify_encoder, load, save_head, verify
+from lwap.checkpoints import check_target, identify_encoder, load, save_checkpoint, verify
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import CheckpointError, ConfigError, ModelError, StrategyError
 from lwap.manifest import (
@@ -69,7 +69,7 @@ def save(model, folder: Path, encoder_folder: Path, **changes) -> Path:
         "results": {"dev_spearman": {"lwap": {"value": 71.25}}},
         "card": "# A card\n",
     }
-    return save_head(model, folder, **(options | changes))
+    return save_checkpoint(model, folder, **(options | changes))
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_the_encoder_is_not_written_and_a_bundled_head_stays_small(bundled_model
     model = SentenceTransformer(
         modules=[bundled_model[0], LayerwiseAttentionPooling(384, 7)], device="cpu"
     )
-    folder = save_head(
+    folder = save_checkpoint(
         model,
         tmp_path / "head",
         name="head",
@@ -595,7 +595,7 @@ def test_a_hub_model_is_recorded_by_the_commit_that_came(encoder_folder, tmp_pat
     head = LayerwiseAttentionPooling(32, 4)
     model = SentenceTransformer(modules=[load("some/model")[0], head], device="cpu")
     options = {"name": "head", "training": {}, "results": {}, "card": ""}
-    load(save_head(model, tmp_path / "head", **identity, **options))
+    load(save_checkpoint(model, tmp_path / "head", **identity, **options))
     assert asked == [("some/model", None), ("some/model", None), ("some/model", "5c38ec7")]
 
 
@@ -767,8 +767,13 @@ def test_an_activation_that_would_be_left_out_is_refused(stock_folder):
 
 
 def test_a_newer_format_asks_for_an_update(checkpoint):
-    change_json(checkpoint / MANIFEST, lambda c: c.update(format=2))
-    both(str(checkpoint), r"has format 2; this version reads up to 1. Update LWAP Explorer")
+    change_json(checkpoint / MANIFEST, lambda c: c.update(format=3))
+    both(str(checkpoint), r"has format 3; this version reads up to 2. Update LWAP Explorer")
+
+
+def test_contents_that_are_not_known_ask_for_an_update(checkpoint):
+    change_json(checkpoint / MANIFEST, lambda c: c.update(contains="half an encoder"))
+    both(str(checkpoint), "contains 'half an encoder'; this version knows head, adapter, encoder")
 
 
 @pytest.mark.parametrize("version", [None, "1", 0, -1, 1.5, [1]])

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 import lwap
 from lwap import cli
-from lwap.checkpoints import identify_encoder, load, save_head
+from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.manifest import MANIFEST
 from lwap.pooling import LayerwiseAttentionPooling
 from lwap.training import TrainConfig
@@ -55,7 +55,7 @@ def shelves(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def saved(tiny_lwap_model, tiny_encoder_folder, tmp_path_factory) -> Path:
     """A head on the tiny encoder. Do not change it."""
-    return save_head(
+    return save_checkpoint(
         tiny_lwap_model,
         tmp_path_factory.mktemp("saved") / "tiny-head",
         name="tiny-head",
@@ -411,12 +411,9 @@ def test_a_relative_encoder_is_found_from_anywhere(
     assert load("head").encode(["text"]).shape == (1, 32)
 
 
-def test_every_setting_arrives_and_the_card_repeats_it(
-    run, train_arguments, make_encoder, triplets_file, pairs_file, monkeypatch, tmp_path
-):
-    """Other than the default in every setting, so that one that is dropped shows."""
-    settings = {
-        "encoder": str(make_encoder("modernbert")),
+# Other than the default in every setting that a mode has, so that one that is dropped shows.
+SETTINGS = {
+    "head": {
         "query": "last",
         "scale": "sqrt_dim",
         "residual": "last_mean",
@@ -429,13 +426,46 @@ def test_every_setting_arrives_and_the_card_repeats_it(
         "temperature": 0.07,
         "hard_negative_weight": -1e-05,
         "eval_steps": 3,
+        "patience": 5,
         "precision": "fp32",
         "seed": 11,
-    }
+    },
+    "lora": {
+        "mode": "lora",
+        "objective": "unsupervised",
+        "pooling": "cls",
+        "max_steps": 2,
+        "batch_size": 8,
+        "accumulation": 2,
+        "mini_batch": 4,
+        "learning_rate": 2e-4,
+        "head_learning_rate": 3e-4,
+        "dropout": 0.2,
+        "max_tokens": 9,
+        "lora_rank": 3,
+        "lora_alpha": 5,
+    },
+}
+
+
+def test_every_setting_is_tested():
+    tested = {name for settings in SETTINGS.values() for name in settings}
+    assert tested | {"encoder"} == TrainConfig().to_dict().keys()
+
+
+@pytest.mark.parametrize("mode", SETTINGS)
+def test_every_setting_arrives_and_the_card_repeats_it(
+    mode, run, make_encoder, triplets_file, pairs_file, monkeypatch, tmp_path
+):
+    settings = {"encoder": str(make_encoder("modernbert")), **SETTINGS[mode]}
     defaults = TrainConfig().to_dict()
-    assert settings.keys() | {"pooling"} == defaults.keys()
     assert not [name for name, value in settings.items() if value == defaults[name]]
-    arguments = ["train", "--triplets", str(triplets_file), "--dev", str(pairs_file)]
+    kind, file = "triplets", triplets_file
+    if mode == "lora":
+        kind, file = "sentences", triplets_file.with_name("sentences.txt")
+        texts = pd.read_csv(triplets_file)["sent0"].tolist()
+        file.write_text("\n".join(texts), encoding="utf-8")
+    arguments = ["train", f"--{kind}", str(file), "--dev", str(pairs_file)]
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
         arguments.append(flag if value is True else f"{flag}={value}")
@@ -457,7 +487,8 @@ def test_every_setting_arrives_and_the_card_repeats_it(
     command = recorded_command(Path("head"))
     assert parsed_config(command) == config
     options = cli._parser().parse_args(command)
-    assert (options.triplets, options.dev) == ("$LWAP_DATA/triplets.csv", "$LWAP_DATA/pairs.csv")
+    assert getattr(options, kind) == f"$LWAP_DATA/{file.name}"
+    assert options.dev == "$LWAP_DATA/pairs.csv"
     assert (options.data_name, options.dev_name, options.name) == ("it's $5", "examples (dev)", "n")
 
 
@@ -493,10 +524,10 @@ def test_the_recorded_command_survives_a_shell(run, train_arguments, triplets_fi
 
 def test_the_parsers_defaults_are_the_settings_defaults():
     options = vars(cli._parser().parse_args(["train", "--triplets", "x.csv"]))
-    defaults = TrainConfig().to_dict()
+    defaults = {name: field.default for name, field in TrainConfig.__dataclass_fields__.items()}
     assert {name: options[name] for name in defaults} == defaults
     assert {name: type(options[name]) for name in defaults} == {
-        name: type(value) for name, value in defaults.items()
+        name: str if isinstance(value, str) else type(value) for name, value in defaults.items()
     }
 
 
@@ -537,7 +568,11 @@ def test_an_encoder_that_cannot_be_had_is_refused_before_training(
     ("options", "message"),
     [
         (["--epochs", "0"], "epochs is 0; it must be between 1 and 1000"),
-        (["--pooling", "mean"], "pooling is 'mean'; a head is one of lwap, scalar_mix"),
+        (["--pooling", "mean"], "mode 'head' trains the pooling alone, and pooling 'mean' has no"),
+        (["--pooling", "first"], "pooling is 'first'; it must be one of lwap, scalar_mix, cls"),
+        (["--lora-rank", "4"], "lora_rank would have no effect: these belong to mode 'lora'"),
+        (["--sentences", "x.txt"], "Give --triplets FILE, or --sentences FILE, one of the two"),
+        (["--objective", "unsupervised", "--hard-negative-weight", "1"], "would have no effect"),
         (["--query", "first"], "query is 'first'; it must be one of 'all', 'last'"),
         (["--precision", "fp8"], "precision is 'fp8'"),
         (["--pooling", "scalar_mix", "--query", "last"], "query would have no effect"),
@@ -719,7 +754,6 @@ def test_a_message_stays_one_line(refused):
         ["encode", "x.txt"],
         ["compare", "--pair", "one"],
         ["compare", "x.csv", "--show", "many"],
-        ["train"],
         ["train", "--triplets", "x.csv", "--epochs", "many"],
         ["models"],
         ["models", "show"],

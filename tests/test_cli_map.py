@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lwap import cli
-from lwap.checkpoints import identify_encoder, save_head
+from lwap.checkpoints import identify_encoder, save_checkpoint
 from lwap.data import read_sentence_table
 from lwap.diskcache import DiskCache
 from lwap.evaluation.source import Source
@@ -39,7 +39,7 @@ def own_place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def saved(tiny_lwap_model, tiny_encoder_folder, tmp_path_factory) -> Path:
     """A head on the tiny encoder. Do not change it."""
-    return save_head(
+    return save_checkpoint(
         tiny_lwap_model,
         tmp_path_factory.mktemp("saved") / "tiny-head",
         name="tiny-head",

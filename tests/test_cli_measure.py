@@ -19,7 +19,7 @@ from scipy import stats
 import lwap
 from lwap import cli
 from lwap.catalogue import PUBLIC_SETS, available_tasks, public_set
-from lwap.checkpoints import identify_encoder, load, save_head
+from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.data import data_folder, read_retrieval
 from lwap.evaluation import geometry, retrieval
 from lwap.evaluation.spaces import GEOMETRY
@@ -57,7 +57,7 @@ def own_place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def saved(tiny_lwap_model, tiny_encoder_folder, tmp_path_factory) -> Path:
     """A head on the tiny encoder. Do not change it."""
-    return save_head(
+    return save_checkpoint(
         tiny_lwap_model,
         tmp_path_factory.mktemp("saved") / "tiny-head",
         name="tiny-head",

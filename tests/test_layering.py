@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A new module in lwap/ is added here, at the lowest level that serves.
 LEVELS = {
     0: ("errors", "names", "scores"),
-    1: ("backbone", "whitening", "figures", "hardware", "sources"),
+    1: ("backbone", "whitening", "figures", "hardware", "sources", "adapters"),
     2: (
         "pooling",
         "bank",

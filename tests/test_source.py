@@ -366,7 +366,7 @@ def test_a_checkpoint_is_known_by_its_head_and_its_encoder(
 ):
     encoder = Path(shutil.copytree(tiny_encoder_folder, tmp_path / "encoder"))
     head = tmp_path / "head"
-    checkpoints.save_head(
+    checkpoints.save_checkpoint(
         tiny_lwap_model,
         head,
         name="head",

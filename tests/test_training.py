@@ -19,14 +19,16 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lwap
 from lwap.bank import encode_layers
-from lwap.checkpoints import identify_encoder, load, save_head
+from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
-from lwap.training import TrainConfig, head, train
+from lwap.training import TrainConfig, dev, run, train
 from lwap.training.card import write_card
-from lwap.training.head import BankEncoder, default_output
-from lwap.training.objectives import HardNegativeRankingLoss
+from lwap.training.dev import DevSet
+from lwap.training.frozen import BankEncoder
+from lwap.training.objectives import ContrastiveLoss
+from lwap.training.run import default_output
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,7 +124,7 @@ def scipy_spearman(model, pairs: pd.DataFrame) -> float:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("pooling", "mean", "a head is one of lwap, scalar_mix"),
+        ("pooling", "first", "must be one of lwap, scalar_mix, cls, mean"),
         ("query", "first", "must be one of 'all', 'last'"),
         ("scale", "none", "must be one of 'states', 'sqrt_dim'"),
         ("residual", "mean", "must be one of 'none', 'last_mean'"),
@@ -180,7 +182,12 @@ def test_settings_survive_json():
     )
     written = json.loads(json.dumps(config.to_dict()))
     assert written.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert {type(value) for value in config.to_dict().values()} == {str, int, float, bool}
+    assert {type(value) for value in config.to_dict().values() if value is not None} == {
+        str,
+        int,
+        float,
+        bool,
+    }
     assert TrainConfig(**written) == config
 
 
@@ -219,8 +226,8 @@ def slow_loss(embeddings: list[torch.Tensor], temperature: float, weight: float)
 
 @pytest.fixture
 def loss_of(tiny_model):
-    def make(temperature: float = 0.05, weight: float = 0.0) -> HardNegativeRankingLoss:
-        return HardNegativeRankingLoss(tiny_model, temperature, weight)
+    def make(temperature: float = 0.05, weight: float = 0.0) -> ContrastiveLoss:
+        return ContrastiveLoss(tiny_model, temperature, weight)
 
     return make
 
@@ -389,11 +396,11 @@ def scripted(monkeypatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
     """Make the dev scores of a run these, and return the head's weights at each look."""
     seen = []
 
-    def measure(module):
-        seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
-        return scores[min(len(seen), len(scores)) - 1]
+    def look(dev, model):
+        seen.append({name: tensor.clone() for name, tensor in model[1].state_dict().items()})
+        return {"dev": scores[min(len(seen), len(scores)) - 1]}
 
-    monkeypatch.setattr(head, "_spearman_on", lambda bank, pairs: measure)
+    monkeypatch.setattr(DevSet, "look", look)
     return seen
 
 
@@ -428,7 +435,7 @@ def test_the_encoder_is_not_touched(result, tiny_encoder_folder):
 
 def test_the_result_can_be_saved_and_loaded(result, dev_pairs, tmp_path):
     config = result.config
-    folder = save_head(
+    folder = save_checkpoint(
         result.model,
         tmp_path / "head",
         name="head",
@@ -462,7 +469,8 @@ def test_history_and_log_say_the_same(settings, triplets, dev_pairs, trainers):
     rows = []
     result = train(settings(), triplets, dev_pairs, log=rows.append)
     pd.testing.assert_frame_equal(pd.DataFrame(rows), result.history)
-    assert result.history.columns.tolist() == ["step", "steps", "loss", "dev"]
+    measures = ["dev", "alignment", "uniformity", "layer_weights"]
+    assert set(result.history.columns) == {"step", "steps", "loss", *measures}
     assert result.history.steps.tolist() == [6] * 4
     assert result.history.step.tolist() == [0, 2, 4, 6]
     losses = [row["loss"] for row in trainers[0].state.log_history if "loss" in row]
@@ -507,7 +515,7 @@ def test_seconds_are_by_part(result):
 
 def test_nothing_is_left_on_disk(settings, triplets, dev_pairs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(head.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(run.tempfile, "tempdir", str(tmp_path))
     train(settings(), triplets, dev_pairs)
     assert list(tmp_path.iterdir()) == []
 
@@ -573,7 +581,7 @@ def test_the_temperature_and_the_hard_negative_weight_arrive(
 ):
     train(settings(temperature=0.2, hard_negative_weight=1.5), triplets, dev_pairs)
     loss = trainers[0].loss
-    assert isinstance(loss, HardNegativeRankingLoss)
+    assert isinstance(loss, ContrastiveLoss)
     assert (loss.scale, loss.hard_negative_weight) == (5.0, 1.5)
 
 
@@ -584,11 +592,12 @@ def test_the_precision_arrives_at_the_triplets_alone(settings, triplets, dev_pai
         asked.append((len(texts), options.get("precision", "fp32")))
         return encode_layers(model, texts, **options)
 
-    monkeypatch.setattr(head, "encode_layers", spy)
+    for module in (run, dev):
+        monkeypatch.setattr(module, "encode_layers", spy)
     train(settings(precision="bf16"), triplets, dev_pairs)
     texts = {text for name in triplets for text in triplets[name]}
-    dev = {text for name in ("sentence1", "sentence2") for text in dev_pairs[name]}
-    assert asked == [(len(texts), "bf16"), (len(dev), "fp32")]
+    looked_at = {text for name in ("sentence1", "sentence2") for text in dev_pairs[name]}
+    assert asked == [(len(looked_at), "fp32"), (len(texts), "bf16")]
 
 
 def test_the_seed_arrives(settings, triplets, dev_pairs, trainers, monkeypatch):
@@ -677,7 +686,8 @@ def nothing_is_encoded(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("the sentences were encoded before the data were checked")
 
-    monkeypatch.setattr(head, "encode_layers", fail)
+    for module in (run, dev):
+        monkeypatch.setattr(module, "encode_layers", fail)
 
 
 @pytest.mark.parametrize(
@@ -731,14 +741,14 @@ def test_a_pre_norm_encoder_needs_layer_norm(settings, triplets, dev_pairs, make
 def break_loss(monkeypatch, at_step: int) -> None:
     """Let the loss be NaN from some step on."""
     calls = []
-    original = HardNegativeRankingLoss.compute_loss_from_embeddings
+    original = ContrastiveLoss.compute_loss_from_embeddings
 
     def compute(self, embeddings, labels):
         calls.append(1)
         loss = original(self, embeddings, labels)
         return loss * float("nan") if len(calls) >= at_step else loss
 
-    monkeypatch.setattr(HardNegativeRankingLoss, "compute_loss_from_embeddings", compute)
+    monkeypatch.setattr(ContrastiveLoss, "compute_loss_from_embeddings", compute)
 
 
 def test_a_loss_that_is_no_number_at_once_is_an_error(settings, triplets, dev_pairs, monkeypatch):
@@ -798,7 +808,7 @@ def test_card_says_what_was_measured(card_of, settings, triplets, dev_pairs):
     result = train(settings(residual="last_mean", seed=5), triplets, dev_pairs, dev_name="examples")
     card = card_of(result)
     for name, title in (
-        ("lwap", r"\*\*this head\*\*"),
+        ("lwap", r"\*\*this model\*\*"),
         ("mean", "encoder, mean"),
         ("cls", "encoder, CLS"),
     ):
@@ -844,7 +854,7 @@ def test_card_says_whether_the_difference_spans_zero(card_of, result):
 def test_card_of_a_scalar_mix(card_of, settings, triplets, dev_pairs):
     card = card_of(train(settings(pooling="scalar_mix"), triplets, dev_pairs))
     assert "A scalar mix (one learned weight a layer" in card
-    assert "**this head**" in card
+    assert "**this model**" in card
     assert "Options:" not in card
     assert "## Layer weights" in card
 
@@ -856,7 +866,7 @@ def test_card_of_a_held_out_run(card_of, settings, triplets):
     assert f"In-batch accuracy on 6 held-out triplets: {accuracy:.2f} %." in card
     assert "Spearman" not in card
     assert "54 triplets after dropping duplicates" in card
-    assert "## Layer weights" not in card
+    assert "## Layer weights" in card
 
 
 def test_cards_front_matter_is_yaml(card_of, result):

@@ -35,7 +35,7 @@ See, test and train poolings over all layers of a sentence encoder.
   encode    sentences -> embeddings, under any pooling strategy
   compare   sentence pairs -> cosines under every strategy, Spearman if the pairs have scores
   explain   which layers a model listens to, and what each is worth (knock-out)
-  train     train a pooling head on triplets, encoder frozen; about a minute on a laptop
+  train     train a pooling on triplets or sentences: head alone (a minute), LoRA, or in full
   models    list, show and verify checkpoints
 
   sts       every strategy and layer on STS12-16, STS-B and SICK-R, with what is significant
@@ -233,19 +233,22 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import check_target, identify_encoder, save_head
-    from lwap.data import data_folder, read_pairs, read_triplets
+    from lwap.checkpoints import check_target, identify_encoder, save_checkpoint
+    from lwap.data import data_folder, read_pairs, read_sentences, read_training
     from lwap.hardware import resolve_device
     from lwap.manifest import read_info, runs_folder
     from lwap.sources import file_sha256
     from lwap.training import TrainConfig, train
     from lwap.training.card import write_card
-    from lwap.training.head import default_output
+    from lwap.training.run import default_output
 
     names = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{name: getattr(options, name) for name in names})
     resolve_device("auto")
-    triplets = read_triplets(options.triplets)
+    if bool(options.triplets) == bool(options.sentences):
+        raise InputError("Give --triplets FILE, or --sentences FILE, one of the two.")
+    source = Path(options.triplets or options.sentences)
+    data = read_training(source) if options.triplets else read_sentences(source)
     dev = read_pairs(options.dev) if options.dev else None
     output = Path(options.output) if options.output else default_output(config, runs_folder())
     name = options.name or (output.parent.name if output.name == "model" else output.name)
@@ -261,7 +264,7 @@ def _train(options: argparse.Namespace) -> None:
     with show_progress("sentences encoded", options) as progress:
         result = train(
             config,
-            triplets,
+            data,
             dev,
             dev_name=options.dev_name or (Path(options.dev).stem if options.dev else "held-out"),
             progress=progress,
@@ -271,23 +274,24 @@ def _train(options: argparse.Namespace) -> None:
         name,
         result,
         command=_train_command(options, config, data_folder()),
-        data=options.data_name or Path(options.triplets).name,
-        data_sha256=file_sha256(Path(options.triplets)),
+        data=options.data_name or source.name,
+        data_sha256=file_sha256(source),
         dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
     )
-    save_head(
+    save_checkpoint(
         result.model,
         output,
         name=name,
         **encoder,
         training={
             **config.to_dict(),
-            "data": options.data_name or Path(options.triplets).name,
+            "data": options.data_name or source.name,
             "triplets": result.triplets,
             "metric": result.metric,
         },
         results=result.results,
         card=card,
+        contains={"head": "head", "lora": "adapter", "full": "encoder"}[config.mode],
     )
     info = read_info(output, name)
     if options.json:
@@ -401,13 +405,21 @@ def _train_command(options: argparse.Namespace, config, data: Path) -> str:
             return f"$LWAP_DATA/{shlex.quote(inside)}"
         return shlex.quote(Path(path).name)
 
-    parts = [f"python -m lwap train --triplets {shown(options.triplets)}"]
+    kind, source = (
+        ("triplets", options.triplets)
+        if options.triplets
+        else (
+            "sentences",
+            options.sentences,
+        )
+    )
+    parts = [f"python -m lwap train --{kind} {shown(source)}"]
     if options.dev:
         parts.append(f"--dev {shown(options.dev)}")
     fields = type(config).__dataclass_fields__
-    given = {
-        name: value for name, value in config.to_dict().items() if value != fields[name].default
-    }
+    # What the mode decides when it is not said need not be said again.
+    said = {name: getattr(options, name) for name in fields}
+    given = {name: value for name, value in said.items() if value != fields[name].default}
     given |= {name: getattr(options, name) for name in ("data_name", "dev_name", "name")}
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
@@ -524,15 +536,16 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     train = add(
         "train",
         _train,
-        "Train a pooling head on triplets; the encoder stays frozen and runs once.",
-        "Example:\n"
-        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n\n"
+        "Train a pooling, and its encoder if asked to, with a contrastive objective.",
+        "Examples:\n"
+        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n"
+        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --mode full\n"
+        "  python -m lwap train --sentences FILE --objective unsupervised --dev pairs.csv\n\n"
         "Without --dev a tenth of the triplets is held out to choose the best step on.",
     )
     files = train.add_argument_group("data")
-    files.add_argument(
-        "--triplets", required=True, help="sent0, sent1, hard_neg (or anchor, positive, negative)"
-    )
+    files.add_argument("--triplets", help="sent0, sent1, hard_neg (or anchor, positive, negative)")
+    files.add_argument("--sentences", help="for the unsupervised objective: one a line")
     files.add_argument("--dev", help="scored pairs that the best step is chosen on")
     files.add_argument("--dev-name", help="its name in the card (default: the file's)")
     files.add_argument("--data-name", help="the triplets' name in the card (default: the file's)")
@@ -541,33 +554,51 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     files.add_argument("--json", action="store_true", help="print one JSON object")
 
     # The defaults are TrainConfig's; read here without importing torch.
-    head = train.add_argument_group("head")
-    head.add_argument(
+    what = train.add_argument_group("what is trained")
+    what.add_argument(
         "--encoder",
         default="sentence-transformers/all-MiniLM-L6-v2",
         help="folder or hub id (default: the bundled all-MiniLM-L6-v2)",
     )
-    head.add_argument("--pooling", default="lwap", help="lwap (default) or scalar_mix")
-    head.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
-    head.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
-    head.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
-    head.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
+    what.add_argument(
+        "--mode", default="head", help="head (default, encoder frozen), lora, or full"
+    )
+    what.add_argument(
+        "--objective",
+        default="supervised",
+        help="supervised (default: pairs or triplets) or unsupervised (sentences, dropout)",
+    )
+    what.add_argument(
+        "--pooling", default="lwap", help="lwap (default), scalar_mix, cls (dense, tanh), mean"
+    )
+    what.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
+    what.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
+    what.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
+    what.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
     run = train.add_argument_group("run")
     for name, kind, default, text in _RUN_OPTIONS:
-        run.add_argument(
-            f"--{name}", type=kind, default=default, help=f"{text} (default {default})"
-        )
+        said = "the mode's" if default is None else default
+        run.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {said})")
 
 
 _RUN_OPTIONS = (
-    ("epochs", int, 3, "passes over the triplets"),
-    ("batch-size", int, 64, "triplets a step"),
-    ("learning-rate", float, 1e-3, "peak learning rate"),
+    ("epochs", int, None, "passes over the data: 3 for a head, else 1"),
+    ("max-steps", int, 0, "steps after which the run ends; 0 is no limit"),
+    ("batch-size", int, 64, "rows a step; more rows are more negatives"),
+    ("accumulation", int, 1, "batches a step; adds no negatives"),
+    ("mini-batch", int, 0, "rows in memory at once, with the batch's own gradients; 0 is all"),
+    ("learning-rate", float, None, "peak: 1e-3 for a head, 5e-4 with LoRA, 2e-5 in full"),
+    ("head-learning-rate", float, None, "of the pooling beside an encoder: 1e-3, 1e-4"),
     ("warmup", float, 0.1, "share of steps over which the rate rises"),
     ("weight-decay", float, 0.0, "of AdamW"),
     ("temperature", float, 0.05, "of InfoNCE, on cosines"),
     ("hard-negative-weight", float, 0.0, "added to the own hard negative's logit (SimCSE)"),
+    ("dropout", float, None, "of the encoder: its own"),
+    ("max-tokens", int, 0, "read of a training sentence; 0 is the encoder's limit"),
+    ("lora-rank", int, 16, "of the adapters"),
+    ("lora-alpha", int, 32, "of the adapters"),
     ("eval-steps", int, 20, "steps between two looks at the dev set"),
-    ("precision", str, "auto", "of the encoder's pass over the triplets"),
-    ("seed", int, 0, "of initialisation, order and RReLU slopes"),
+    ("patience", int, 0, "looks without a better score before the run ends; 0 is never"),
+    ("precision", str, "auto", "of the encoder: fp32, bf16, or auto"),
+    ("seed", int, 0, "of initialisation, order, dropout and RReLU slopes"),
 )

@@ -6,7 +6,7 @@ import json
 
 from lwap import __version__
 from lwap.names import state_names
-from lwap.training.head import TrainResult
+from lwap.training.run import TrainResult
 
 BAR_WIDTH = 40
 
@@ -44,11 +44,9 @@ def write_card(
         "",
         "## Training",
         "",
-        f"- Data: {data}, {result.triplets} triplets after dropping duplicates. "
+        f"- Data: {data}, {result.triplets} {_rows(config)} after dropping duplicates. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
-        "- Encoder frozen; the head was trained on its cached layer summaries with the supervised "
-        "contrastive objective (InfoNCE over in-batch positives and all hard negatives), through "
-        "sentence-transformers' trainer.",
+        f"- {_how(config)} through sentence-transformers' trainer.",
         f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
         f"{config.learning_rate:g}, temperature {config.temperature:g}, hard-negative weight "
         f"{config.hard_negative_weight:g}, weight decay {config.weight_decay:g}, seed "
@@ -65,23 +63,51 @@ def write_card(
         "",
         "## Results",
         "",
-        *_results(results, config.pooling, dev_sha256),
+        *_results(results, dev_sha256),
     ]
     if "layer_weights" in results:
         lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
-    lines += ["", "## Files", "", _FILES, ""]
+    lines += ["", "## Files", "", _FILES[config.mode], ""]
     return "\n".join(lines)
 
 
-_FILES = (
-    "The head only, in safetensors; the encoder is named in `lwap.json` by id and SHA-256 and is "
-    "not part of the folder. `python -m lwap models verify` checks both."
-)
+_FILES = {
+    "head": "The head only, in safetensors; the encoder is named in `lwap.json` by id and SHA-256 "
+    "and is not part of the folder. `python -m lwap models verify` checks both.",
+    "lora": "The pooling and low-rank adapters of the encoder, in safetensors; the encoder itself "
+    "is named in `lwap.json` by id and SHA-256 and is not part of the folder. `python -m lwap "
+    "models verify` checks both.",
+    "full": "A complete model, in safetensors; `python -m lwap models verify` checks it.",
+}
+
+
+def _rows(config) -> str:
+    return "triplets" if config.objective == "supervised" else "sentences"
+
+
+def _how(config) -> str:
+    """Return what was trained with which objective, in words."""
+    what = {
+        "head": "Encoder frozen; the head was trained on its cached layer summaries",
+        "lora": f"Low-rank adapters (rank {config.lora_rank}, alpha {config.lora_alpha}) and the "
+        "pooling were trained",
+        "full": "Encoder and pooling were trained",
+    }[config.mode]
+    if config.objective == "unsupervised":
+        return f"{what} with the unsupervised contrastive objective (two dropout masks, InfoNCE),"
+    return (
+        f"{what} with the supervised contrastive objective (InfoNCE over in-batch positives and "
+        "all hard negatives),"
+    )
 
 
 def _what(result: TrainResult) -> str:
     config = result.config
-    if config.pooling == "scalar_mix":
+    if config.pooling == "mean":
+        kind = "Mean pooling"
+    elif config.pooling == "cls":
+        kind = "The first token's vector through a dense layer and tanh (SimCSE's)"
+    elif config.pooling == "scalar_mix":
         kind = "A scalar mix (one learned weight a layer, ELMo's)"
     elif config.residual == "last_mean":
         kind = (
@@ -101,7 +127,7 @@ def _what(result: TrainResult) -> str:
     return f"{kind}, on top of `{config.encoder}`.{options}"
 
 
-def _results(results: dict, pooling: str, dev_sha256: str) -> list[str]:
+def _results(results: dict, dev_sha256: str) -> list[str]:
     if "dev_accuracy" in results:
         return [
             f"In-batch accuracy on {results['dev_triplets']} held-out triplets: "
@@ -115,10 +141,10 @@ def _results(results: dict, pooling: str, dev_sha256: str) -> list[str]:
         "| | Spearman × 100 | 95 % interval |",
         "|---|---|---|",
     ]
-    titles = {pooling: "**this head**", "mean": "encoder, mean", "cls": "encoder, CLS"}
+    titles = {"mean": "encoder, mean", "cls": "encoder, CLS"}
     for key, score in results["dev_spearman"].items():
         interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
-        lines.append(f"| {titles[key]} | {score['value']:.2f} | {interval} |")
+        lines.append(f"| {titles.get(key, '**this model**')} | {score['value']:.2f} | {interval} |")
     difference = results["dev_difference_to_mean"]
     verdict = (
         "The interval spans zero: on this set the two cannot be told apart."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from lwap.errors import ConfigError, check_choice
@@ -10,54 +11,104 @@ from lwap.hardware import Precision
 from lwap.pooling import Query, Residual, Scale
 from lwap.sources import BUNDLED_ID
 
-POOLINGS = ("lwap", "scalar_mix")
+
+class Objective(StrEnum):
+    """What pulls sentences together."""
+
+    SUPERVISED = "supervised"  # a sentence and one that means the same; hard negatives if there are
+    UNSUPERVISED = "unsupervised"  # a sentence and itself under another dropout mask
+
+
+class Mode(StrEnum):
+    """What is trained."""
+
+    HEAD = "head"  # the pooling alone, on cached summaries of a frozen encoder
+    LORA = "lora"  # low-rank adapters of the encoder, and the pooling
+    FULL = "full"  # everything
+
+
+HEAD_POOLINGS = ("lwap", "scalar_mix")  # those that have weights over layers
+POOLINGS = (*HEAD_POOLINGS, "cls", "mean")
+
+# What None stands for, by mode.
+LEARNING_RATE = {Mode.HEAD: 1e-3, Mode.LORA: 5e-4, Mode.FULL: 2e-5}
+HEAD_LEARNING_RATE = {Mode.LORA: 1e-3, Mode.FULL: 1e-4}
+EPOCHS = {Mode.HEAD: 3, Mode.LORA: 1, Mode.FULL: 1}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A supervised contrastive run with a frozen encoder: only the head is trained.
+    """A contrastive run.
 
     Attributes:
-        encoder: The frozen encoder: "all-MiniLM-L6-v2", a folder, or a hub id.
-        pooling: The head: "lwap" or "scalar_mix".
+        objective: "supervised" (pairs or triplets) or "unsupervised" (sentences).
+        mode: What is trained: "head", "lora" or "full".
+        encoder: Where it starts from: "all-MiniLM-L6-v2", a folder, or a hub id.
+        pooling: "lwap", "scalar_mix", "cls" (with SimCSE's dense and tanh) or "mean".
         query, scale, residual, layer_norm: Options of `LayerwiseAttentionPooling`.
-        epochs: Passes over the triplets.
-        batch_size: Triplets a step; each is compared with 2 · batch_size − 1 negatives.
-        learning_rate: Peak of the linear schedule.
+        epochs: Passes over the data; None: 3 for a head, else 1.
+        max_steps: Steps after which the run ends, whatever `epochs` says; 0 is no limit.
+        batch_size: Rows a step; each is compared with all others of its batch. A larger batch
+            has more negatives.
+        accumulation: Batches whose gradients are added before a step. It saves memory and adds
+            no negatives.
+        mini_batch: Rows that are in memory at once, with the gradients of the whole batch
+            (GradCache); 0 takes the batch whole. Not for a head, which needs no such thing.
+        learning_rate: Peak of the linear schedule, of the head or of the encoder; None: 1e-3 for
+            a head, 5e-4 for LoRA, 2e-5 in full.
+        head_learning_rate: Of the pooling beside an encoder; None: 1e-3 with LoRA, 1e-4 in full.
         warmup: Share of the steps over which the rate rises, 0 to 1.
         weight_decay: Of AdamW.
         temperature: τ of InfoNCE, on cosines.
         hard_negative_weight: Constant added to the logit of a triplet's own hard negative
             (SimCSE's); 0 is plain InfoNCE.
+        dropout: Of the encoder, in full and LoRA runs and between the two views of the
+            unsupervised objective; None: the encoder's own.
+        max_tokens: Tokens that are read of a training sentence; 0 is the encoder's limit.
+        lora_rank, lora_alpha: Of the adapters.
         eval_steps: Steps between two looks at the dev set; the best one is kept.
-        precision: Of the encoder's pass over the training sentences; the dev set is always fp32.
-        seed: Of initialisation, order and RReLU slopes.
+        patience: Looks without a better score after which the run ends; 0 never ends it early.
+        precision: Of the encoder: in training, and in a head's pass over the training sentences.
+        seed: Of initialisation, order, dropout and RReLU slopes.
 
     Raises:
-        ConfigError: If a value is outside its range, or an option has no effect on this pooling.
+        ConfigError: If a value is outside its range, or a setting would have no effect.
     """
 
     encoder: str = BUNDLED_ID
+    objective: str = Objective.SUPERVISED
+    mode: str = Mode.HEAD
     pooling: str = "lwap"
     query: str = Query.ALL
     scale: str = Scale.STATES
     residual: str = Residual.NONE
     layer_norm: bool = False
-    epochs: int = 3
+    epochs: int | None = None
+    max_steps: int = 0
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    accumulation: int = 1
+    mini_batch: int = 0
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.0
     temperature: float = 0.05
     hard_negative_weight: float = 0.0
+    dropout: float | None = None
+    max_tokens: int = 0
+    lora_rank: int = 16
+    lora_alpha: int = 32
     eval_steps: int = 20
+    patience: int = 0
     precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), type(field.default))
+            _check_type(field.name, getattr(self, field.name), _KINDS[field.name])
         for name, choices in (
+            ("objective", Objective),
+            ("mode", Mode),
             ("query", Query),
             ("scale", Scale),
             ("residual", Residual),
@@ -66,30 +117,75 @@ class TrainConfig:
             check_choice(name, getattr(self, name), choices)
         if self.pooling not in POOLINGS:
             raise ConfigError(
-                f"pooling is {self.pooling!r}; a head is one of {', '.join(POOLINGS)}."
+                f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}."
             )
-        if self.pooling != "lwap":
-            defaults = {"query": "all", "scale": "states", "residual": "none", "layer_norm": False}
-            changed = [name for name, value in defaults.items() if getattr(self, name) != value]
-            if changed:
-                raise ConfigError(
-                    f"{', '.join(changed)} would have no effect: these are options of pooling "
-                    f"'lwap', and pooling is '{self.pooling}'. Leave them out."
-                )
-        for name, low, high in (
-            ("epochs", 1, 1000),
-            ("batch_size", 2, 65536),
-            ("learning_rate", 1e-7, 1.0),
-            ("warmup", 0.0, 1.0),
-            ("weight_decay", 0.0, 10.0),
-            ("temperature", 1e-3, 10.0),
-            ("hard_negative_weight", -20.0, 20.0),
-            ("eval_steps", 1, 10**6),
-            ("seed", 0, 2**32 - 1),
-        ):
+        for name, low, high in _RANGES:
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; it must be between {low} and {high}.")
+        self._refuse_without_effect()
+        for name, defaults in (("learning_rate", LEARNING_RATE), ("epochs", EPOCHS)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, defaults[Mode(self.mode)])
+        if self.head_learning_rate is None and self.has_own_head_rate:
+            object.__setattr__(self, "head_learning_rate", HEAD_LEARNING_RATE[Mode(self.mode)])
+
+    @property
+    def has_own_head_rate(self) -> bool:
+        """Whether the pooling has weights beside an encoder that is trained."""
+        return self.mode != Mode.HEAD and self.pooling != "mean"
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse what nothing would read.
+
+        Raises:
+            ConfigError: With the settings and what they belong to.
+        """
+        if self.mode == Mode.HEAD and self.pooling == "mean":
+            raise ConfigError(
+                "mode 'head' trains the pooling alone, and pooling 'mean' has no weights. Choose "
+                "mode 'lora' or 'full', or another pooling."
+            )
+        groups = [
+            (
+                self.pooling != "lwap",
+                ("query", "scale", "residual", "layer_norm"),
+                f"these are options of pooling 'lwap', and pooling is '{self.pooling}'",
+            ),
+            (
+                self.mode == Mode.HEAD,
+                ("head_learning_rate", "mini_batch", "accumulation"),
+                "a head has one rate, learning_rate, and a batch of any size fits",
+            ),
+            (
+                self.mode != Mode.LORA,
+                ("lora_rank", "lora_alpha"),
+                f"these belong to mode 'lora', and mode is '{self.mode}'",
+            ),
+            (
+                self.mode != Mode.HEAD and self.pooling == "mean",
+                ("head_learning_rate",),
+                "pooling 'mean' has no weights of its own",
+            ),
+            (
+                self.mode == Mode.HEAD and self.objective == Objective.SUPERVISED,
+                ("dropout", "max_tokens"),
+                "a frozen encoder reads each sentence once, as it is",
+            ),
+            (
+                self.objective == Objective.UNSUPERVISED,
+                ("hard_negative_weight",),
+                "the unsupervised objective has no hard negatives",
+            ),
+        ]
+        defaults = {field.name: field.default for field in fields(self)}
+        for applies, names, why in groups:
+            changed = [name for name in names if getattr(self, name) != defaults[name]]
+            if applies and changed:
+                raise ConfigError(
+                    f"{', '.join(changed)} would have no effect: {why}. Leave "
+                    f"{'it' if len(changed) == 1 else 'them'} out."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, for a manifest."""
@@ -99,8 +195,66 @@ class TrainConfig:
         }
 
 
-def _check_type(name: str, value: object, kind: type) -> None:
-    wanted = next(base for base in (bool, int, float, str) if issubclass(kind, base))
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(
+        ("encoder", "objective", "mode", "pooling", "query", "scale", "residual", "precision"), str
+    ),
+    **dict.fromkeys(
+        (
+            "max_steps",
+            "batch_size",
+            "accumulation",
+            "mini_batch",
+            "max_tokens",
+            "lora_rank",
+            "lora_alpha",
+            "eval_steps",
+            "patience",
+            "seed",
+            "epochs",
+        ),
+        int,
+    ),
+    **dict.fromkeys(
+        (
+            "learning_rate",
+            "head_learning_rate",
+            "warmup",
+            "weight_decay",
+            "temperature",
+            "hard_negative_weight",
+            "dropout",
+        ),
+        float,
+    ),
+    "layer_norm": bool,
+}
+_OPTIONAL = {"epochs", "learning_rate", "head_learning_rate", "dropout"}
+_RANGES = (
+    ("epochs", 1, 1000),
+    ("max_steps", 0, 10**7),
+    ("batch_size", 2, 65536),
+    ("accumulation", 1, 1024),
+    ("mini_batch", 0, 65536),
+    ("learning_rate", 1e-7, 1.0),
+    ("head_learning_rate", 1e-7, 1.0),
+    ("warmup", 0.0, 1.0),
+    ("weight_decay", 0.0, 10.0),
+    ("temperature", 1e-3, 10.0),
+    ("hard_negative_weight", -20.0, 20.0),
+    ("dropout", 0.0, 0.9),
+    ("max_tokens", 0, 1_000_000),
+    ("lora_rank", 1, 1024),
+    ("lora_alpha", 1, 4096),
+    ("eval_steps", 1, 10**6),
+    ("patience", 0, 10**6),
+    ("seed", 0, 2**32 - 1),
+)
+
+
+def _check_type(name: str, value: object, wanted: type) -> None:
+    if value is None and name in _OPTIONAL:
+        return
     accepted = (int, float) if wanted is float else wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"{name} is {value!r}; it must be of type {wanted.__name__}.")

@@ -272,7 +272,7 @@ def _spare_the_collector() -> None:
 
 @st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
 def _load(name: str, changed: int) -> _Loaded:
-    from lwap.bank import layerwise_transformer
+    from lwap.bank import layerwise_transformer, model_heads
     from lwap.checkpoints import load
     from lwap.evaluation.source import live_fingerprint
     from lwap.manifest import find_checkpoint, read_info
@@ -284,13 +284,13 @@ def _load(name: str, changed: int) -> _Loaded:
     transformer = layerwise_transformer(model)
     checkpoint = find_checkpoint(name)
     pooling, trained_on, dev_score = own_strategy(model) or "one of its own", "", ""
-    encoder, has_attention = name, False
+    encoder, has_attention = name, bool(model_heads(model))
     if checkpoint is not None:
         info = read_info(checkpoint, name)
         encoder = info.encoder
-        has_attention = True
         trained_on = info.training.get("data", "")
-        score = info.results.get("dev_spearman", {}).get(info.pooling)
+        scores = info.results.get("dev_spearman", {})
+        score = scores.get("trained") or scores.get(info.pooling)
         if score:
             dev_score = (
                 f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}] on "

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest, app_test
 from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
-from lwap.checkpoints import save_head
+from lwap.checkpoints import save_checkpoint
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.sources import weights_sha256
 from lwap.ui import mapping
@@ -54,7 +54,7 @@ def save_tiny(folder: Path, head: LayerHead, encoder: Path, seed: int = 0) -> Pa
         for parameter in head.parameters():  # wide, so that the attention is far from even
             torch.nn.init.normal_(parameter, std=0.3)
     transformer = lwap.load(str(encoder), device="cpu")[0]
-    return save_head(
+    return save_checkpoint(
         SentenceTransformer(modules=[transformer, head], device="cpu"),
         folder,
         name=folder.name,
