@@ -398,7 +398,7 @@ def save_checkpoint(
             manifest = {
                 "format": 1 if contains == Contents.HEAD else FORMAT,
                 "name": name,
-                "contains": str(contains),
+                **({} if contains == Contents.HEAD else {"contains": str(contains)}),
                 "encoder": {
                     "id": encoder_id,
                     "revision": encoder_revision,
