@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from lwap.bank import LayerBank, Progress, Summary, encode_layers, model_heads
 from lwap.errors import InputError, StrategyError
 from lwap.names import state_names
 from lwap.scores import cosine
-from lwap.strategy import check_summaries, head_chunks
+from lwap.strategy import check_summaries, head_chunks, in_eval
 
 _EVERY_STATE = (Summary.CLS, Summary.MEAN)
 
@@ -108,17 +107,12 @@ def explain(
     strategy, head = bank_head(bank)
     check_summaries(bank, _EVERY_STATE, "explain")
     attention, embeddings, removed = [], [], []
-    was_training = head.training
-    head.eval()
-    try:
-        with torch.inference_mode():
-            for query, means, _ in head_chunks(bank, next(head.parameters())):
-                features = head({"layer_cls": query, "layer_means": means})
-                attention.append(features["layer_attention"].float().cpu().numpy())
-                embeddings.append(features["sentence_embedding"].float().cpu().numpy())
-                removed.append(head.knock_out(query, means).float().cpu().numpy())
-    finally:
-        head.train(was_training)
+    with in_eval(head):
+        for query, means, _ in head_chunks(bank, next(head.parameters())):
+            features = head({"layer_cls": query, "layer_means": means})
+            attention.append(features["layer_attention"].float().cpu().numpy())
+            embeddings.append(features["sentence_embedding"].float().cpu().numpy())
+            removed.append(head.knock_out(query, means).float().cpu().numpy())
     attention, embeddings, removed = map(np.concatenate, (attention, embeddings, removed))
     return Explanation(
         texts=bank.texts,
@@ -145,15 +139,10 @@ def layer_weights(bank: LayerBank) -> np.ndarray:
     _, head = bank_head(bank)
     check_summaries(bank, _EVERY_STATE, "layer_weights")
     found = []
-    was_training = head.training
-    head.eval()
-    try:
-        with torch.inference_mode():
-            for query, means, _ in head_chunks(bank, next(head.parameters())):
-                features = head({"layer_cls": query, "layer_means": means})
-                found.append(features["layer_attention"].mean(dim=1).float().cpu().numpy())
-    finally:
-        head.train(was_training)
+    with in_eval(head):
+        for query, means, _ in head_chunks(bank, next(head.parameters())):
+            attention, _ = head.attend(query, means)
+            found.append(attention.mean(dim=1).float().cpu().numpy())
     return np.concatenate(found)
 
 

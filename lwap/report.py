@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from lwap import figures
+from lwap.projection.space import numbers_table
 
 
 def markdown_table(result, aggregation: str = "all") -> str:
@@ -308,15 +308,12 @@ def map_report(
     drawn = None
     if len(table) > MAP_POINTS:
         drawn = np.random.default_rng(0).choice(len(table), MAP_POINTS, replace=False)
-    both = np.concatenate([maps.first, maps.second])
-    room = 0.04 * np.maximum(np.ptp(both, axis=0), 1e-6)  # points on a line have no height
-    low, high = both.min(axis=0) - room, both.max(axis=0) + room
     drawings = [
         figures.space_map(
             coordinates,
             table.sentences,
             drawn=drawn,
-            span=((low[0], high[0]), (low[1], high[1])),
+            span=figures.map_span(maps.first, maps.second),
             title=name,
             note=f"{str(maps.method).upper()}, keeps {found.knn_recall:.0%} of the nearest "
             "neighbours",
@@ -324,13 +321,7 @@ def map_report(
         )
         for coordinates, name, found in zip((maps.first, maps.second), names, quality, strict=True)
     ]
-    numbers = pd.DataFrame(
-        [
-            {"space": name, **space.numbers(), "trustworthiness": found.trustworthiness}
-            | {"k-NN recall": found.knn_recall}
-            for name, space, found in zip(names, spaces, quality, strict=True)
-        ]
-    )
+    numbers = numbers_table(names, spaces, quality)
     shown = change.head(CHANGED_LISTED).drop(columns="row")
     shown["kept"] = shown["kept"].map("{:.0%}".format)
     title = f"{names[0]} and {names[1]}"

@@ -6,7 +6,8 @@ banks and heads, nothing of text or scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -264,16 +265,23 @@ def run_head(bank: LayerBank, head: LayerHead) -> np.ndarray:
     """Return a trained head's embeddings of a bank, (N, D) float32, as in eval mode."""
     weight = next(head.parameters())
     out = np.empty((len(bank), head.embedding_dimension), dtype=np.float32)
-    was_training = head.training
-    head.eval()
+    with in_eval(head):
+        for query, means, rows in head_chunks(bank, weight):
+            features = head({"layer_cls": query, "layer_means": means})
+            out[rows] = features["sentence_embedding"].float().cpu().numpy()
+    return out
+
+
+@contextlib.contextmanager
+def in_eval(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into eval mode without gradients, and back into its own mode afterwards."""
+    was_training = module.training
+    module.eval()
     try:
         with torch.inference_mode():
-            for query, means, rows in head_chunks(bank, weight):
-                features = head({"layer_cls": query, "layer_means": means})
-                out[rows] = features["sentence_embedding"].float().cpu().numpy()
+            yield
     finally:
-        head.train(was_training)
-    return out
+        module.train(was_training)
 
 
 def head_chunks(bank: LayerBank, like: torch.Tensor):

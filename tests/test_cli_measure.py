@@ -127,47 +127,6 @@ def sts(data, model) -> list:
 
 
 @pytest.fixture
-def run(capsys):
-    """Return a function that runs a command and returns its standard output and standard error."""
-
-    def run(*arguments) -> tuple[str, str]:
-        capsys.readouterr()
-        assert cli.main([str(argument) for argument in arguments]) == 0
-        return tuple(capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def run_json(run):
-    """Return a function that runs a command with --json and returns its one object."""
-
-    def run_json(*arguments):
-        printed, errors = run(*arguments, "--json")
-        assert errors == ""
-        assert printed.count("\n") == 1 and printed.endswith("\n")
-        return json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
-
-    return run_json
-
-
-@pytest.fixture
-def refused(capsys):
-    """Return a function that runs a command that must fail, and returns its one line of error."""
-
-    def refused(*arguments) -> str:
-        capsys.readouterr()
-        assert cli.main([str(argument) for argument in arguments]) == 2
-        printed, errors = capsys.readouterr()
-        assert printed == ""
-        assert errors.startswith("lwap: error: ")
-        assert errors.count("\n") == 1 and errors.endswith("\n")
-        return errors
-
-    return refused
-
-
-@pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """The names of the models that were loaded from now on."""
     names = []

@@ -405,15 +405,8 @@ def _train_command(options: argparse.Namespace, config, data: Path) -> str:
             return f"$LWAP_DATA/{shlex.quote(inside)}"
         return shlex.quote(Path(path).name)
 
-    kind, source = (
-        ("triplets", options.triplets)
-        if options.triplets
-        else (
-            "sentences",
-            options.sentences,
-        )
-    )
-    parts = [f"python -m lwap train --{kind} {shown(source)}"]
+    kind = "triplets" if options.triplets else "sentences"
+    parts = [f"python -m lwap train --{kind} {shown(getattr(options, kind))}"]
     if options.dev:
         parts.append(f"--dev {shown(options.dev)}")
     fields = type(config).__dataclass_fields__

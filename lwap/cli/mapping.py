@@ -16,6 +16,7 @@ def _map(options: argparse.Namespace) -> None:
     from lwap.data import read_sentence_table
     from lwap.diskcache import DiskCache
     from lwap.evaluation.source import Source
+    from lwap.evaluation.spaces import plain_rows
     from lwap.projection.maps import MapConfig, Method
     from lwap.projection.process import UmapProcess
     from lwap.projection.space import (
@@ -23,6 +24,7 @@ def _map(options: argparse.Namespace) -> None:
         map_quality,
         measure_spaces,
         neighbourhood_change,
+        numbers_table,
     )
     from lwap.report import map_report
 
@@ -86,31 +88,20 @@ def _map(options: argparse.Namespace) -> None:
             else:
                 page = map_report(spaces, titles, maps, quality, change, table, colour)
                 path.write_text(page, encoding="utf-8")
-    numbers = [
-        {
-            "space": title,
-            **space.numbers(),
-            "trustworthiness": found.trustworthiness,
-            "k-NN recall": found.knn_recall,
-        }
-        for title, space, found in zip(titles, spaces, quality, strict=True)
-    ]
+    numbers = numbers_table(titles, spaces, quality)
     if options.json:
         print_json(
             {
                 "sentences": len(table),
                 "method": str(maps.method),
                 "settings": settings if maps.method == "umap" else {},
-                "spaces": [
-                    {key: None if value != value else value for key, value in row.items()}
-                    for row in numbers
-                ],
+                "spaces": plain_rows(numbers),
                 "neighbours_kept": float(change["kept"].mean()),
                 "changed_most": change.head(LISTED).drop(columns="row").to_dict(orient="records"),
             }
         )
         return
-    _print(numbers, change, table)
+    _print(numbers.to_dict(orient="records"), change, table)
     for path in outputs:
         print(f"Written: {path}")
 

@@ -91,6 +91,17 @@ def measure(
     )
 
 
+def measure_varied(
+    vectors: np.ndarray, positives: np.ndarray | None = None, **options
+) -> Geometry | None:
+    """Return `measure`; None of vectors that are all the same, whose alignment looks perfect.
+
+    CLS of state 0 is such a case: the same token at the same position in every sentence.
+    """
+    found = measure(vectors, positives, **options) if np.any(vectors) else None
+    return None if found is None or found.effective_rank == 0 else found
+
+
 def _pairs(positives: np.ndarray, count: int) -> np.ndarray:
     """Return `positives` as row numbers (P, 2) below `count`."""
     positives = np.asarray(positives)

@@ -64,7 +64,7 @@ class WhitenOn:
     @property
     def digest(self) -> str:
         """A hash of the sentences."""
-        return _digest(*self.sentences)
+        return text_digest(*self.sentences)
 
 
 class Source:
@@ -191,7 +191,7 @@ class Source:
             whitening = self._whitening_of(wanted, corpus)
             summaries = needed_summaries(wanted)
             new = np.empty((len(wanted), len(first)))
-            count = _Count(progress, len(self.store.missing([*first, *second])))
+            count = Count(progress, len(self.store.missing([*first, *second])))
             for start in range(0, len(first), CHUNK):
                 rows = slice(start, start + CHUNK)
                 texts = dict.fromkeys([*first[rows], *second[rows]])
@@ -222,7 +222,7 @@ class Source:
         self.check(strategies)
         from lwap.strategy import embed, needed_summaries
 
-        count = _Count(progress, len(self.store.missing(texts)))
+        count = Count(progress, len(self.store.missing(texts)))
         whitening = self._whitening_of(strategies, self._corpus_of(strategies, texts))
         size = max(1, int(VECTOR_BYTES // max(1, 4 * len(texts) * self.facts.dimension)))
         for start in range(0, len(strategies), size):
@@ -290,7 +290,7 @@ class Source:
 
     def _score_name(self, first: Sequence[str], second: Sequence[str], strategy: str) -> str:
         corpus = self.whiten_on.digest if strategy.endswith("+whiten") else ""
-        return _digest(str(FORMAT), strategy, corpus, _digest(*first), _digest(*second))
+        return text_digest(str(FORMAT), strategy, corpus, text_digest(*first), text_digest(*second))
 
     def _keep(self, name: str, cosines: np.ndarray) -> None:
         if self.cache is not None:
@@ -321,7 +321,7 @@ class Source:
             return None
         from lwap.whitening import Whitening
 
-        key = _digest(*texts)
+        key = text_digest(*texts)
         wanted = [base for base in bases if (base, key) not in self._whitenings]
         for base, vectors in self.vectors(texts, wanted):
             self._whitenings[base, key] = Whitening.fit(vectors, corpus=self.whiten_on.name)
@@ -390,7 +390,8 @@ def live_fingerprint(model) -> str:
     return digest.hexdigest()[:32]
 
 
-def _digest(*texts: str) -> str:
+def text_digest(*texts: str) -> str:
+    """Return a hash of texts and of where one ends."""
     digest = hashlib.sha256()
     for text in texts:
         content = text.encode(errors="backslashreplace")
@@ -398,7 +399,7 @@ def _digest(*texts: str) -> str:
     return digest.hexdigest()[:32]
 
 
-class _Count:
+class Count:
     """Adds the progress of several passes up to one."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
@@ -407,10 +408,12 @@ class _Count:
         self._before = self._now = 0
 
     def advance(self, done: int, _: int) -> None:
+        """Report how far a pass is; a `progress` callback."""
         self._now = done
         if self._progress is not None:
             self._progress(min(self._before + done, self._total), self._total)
 
     def close(self) -> None:
+        """End a pass; the next one begins at 0."""
         self._before += self._now
         self._now = 0

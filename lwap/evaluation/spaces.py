@@ -305,8 +305,8 @@ def evaluate_retrieval(
 
 def _measured(vectors: np.ndarray, positives: np.ndarray | None, **options) -> dict[str, float]:
     """Return a row of the table of geometry, but for its strategy."""
-    found = geometry.measure(vectors, positives, **options) if vectors.any() else None
-    if found is None or found.effective_rank == 0:  # the same vector, whose alignment looks perfect
+    found = geometry.measure_varied(vectors, positives, **options)
+    if found is None:
         return dict.fromkeys(GEOMETRY, math.nan)
     uniformity = found.uniformity
     bounds = (uniformity.value, uniformity.low, uniformity.high)

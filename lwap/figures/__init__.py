@@ -29,7 +29,7 @@ from lwap.figures.layers import (
     sentence_weights,
     state_similarity,
 )
-from lwap.figures.maps import map_walk, space_map
+from lwap.figures.maps import map_span, map_walk, space_map
 from lwap.figures.pairs import (
     knockout_bars,
     layer_similarity,
@@ -68,6 +68,7 @@ __all__ = [
     "layer_attention_grid",
     "layer_curve",
     "layer_similarity",
+    "map_span",
     "map_walk",
     "pair_heatmap",
     "pair_scores",

@@ -174,8 +174,22 @@ def space_map(
     height, top, bottom = _add_surroundings(figure, "<br>".join(heads), coloring, palette, 0)
     figure.update_layout(**_axes(palette, spans))
     finish(figure, palette, height, left=_SIDE, right=_SIDE, top=top, bottom=bottom)
-    # Made for choosing points; a zoom stays when the figure is drawn anew.
+    # A zoom stays when the figure is drawn anew in its place, which Streamlit does not do where
+    # points were chosen: another content is another chart to it.
     return figure.update_layout(dragmode="lasso" if is_lasso else False, uirevision="map")
+
+
+def map_span(*maps: Any) -> Span:
+    """Return the extent of maps of the same sentences, a little wider, to be their `span`.
+
+    Args:
+        maps: (N, 2) each.
+    """
+    every = np.concatenate(maps).astype(np.float64)
+    low, high = every.min(axis=0), every.max(axis=0)
+    room = 0.04 * np.maximum(high - low, 1e-6)  # points on a line have no height
+    (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
+    return (left, right), (bottom, top)
 
 
 def map_walk(

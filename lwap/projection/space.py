@@ -65,15 +65,18 @@ class Space:
 
     def numbers(self) -> dict[str, float]:
         """Return the measures by the names in `MEASURES`."""
-        found = self.geometry
-        values = (
-            found.uniformity.value,
-            found.alignment,
-            found.mean_random_cosine,
-            found.effective_rank,
-            found.isoscore,
-        )
-        return dict(zip(MEASURES, values, strict=True))
+        return _by_name(self.geometry)
+
+
+def _by_name(found: Geometry) -> dict[str, float]:
+    values = (
+        found.uniformity.value,
+        found.alignment,
+        found.mean_random_cosine,
+        found.effective_rank,
+        found.isoscore,
+    )
+    return dict(zip(MEASURES, values, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +225,23 @@ def draw_maps(
     )
 
 
+def numbers_table(
+    names: Sequence[str], spaces: Sequence[Space], quality: Sequence[Quality]
+) -> pd.DataFrame:
+    """Return a row a space: its name, `MEASURES`, and what its map keeps."""
+    return pd.DataFrame(
+        [
+            {
+                "space": name,
+                **space.numbers(),
+                "trustworthiness": kept.trustworthiness,
+                "k-NN recall": kept.knn_recall,
+            }
+            for name, space, kept in zip(names, spaces, quality, strict=True)
+        ]
+    )
+
+
 def map_quality(space: Space, coordinates: np.ndarray, progress: Progress | None = None) -> Quality:
     """Return what a map keeps of a space's neighbourhoods."""
     return quality(space.unit, coordinates, known=space.near, progress=progress)
@@ -350,24 +370,12 @@ def layer_course(
     names = list(dict.fromkeys([*layers, *strategies]))
     rows = []
     for name, vectors in source.vectors(texts, names):
-        rows.append({"strategy": name, **_numbers(vectors, positives)})
+        measured = geometry.measure_varied(vectors, positives)
+        numbers = dict.fromkeys(MEASURES, math.nan) if measured is None else _by_name(measured)
+        rows.append({"strategy": name, **numbers})
         if on_strategy is not None:
             on_strategy(len(rows), len(names))
     return pd.DataFrame(rows)
-
-
-def _numbers(vectors: np.ndarray, positives: np.ndarray | None) -> dict[str, float]:
-    found = geometry.measure(vectors, positives) if vectors.any() else None
-    if found is None or found.effective_rank == 0:
-        return dict.fromkeys(MEASURES, math.nan)
-    values = (
-        found.uniformity.value,
-        found.alignment,
-        found.mean_random_cosine,
-        found.effective_rank,
-        found.isoscore,
-    )
-    return dict(zip(MEASURES, values, strict=True))
 
 
 def layer_walk(

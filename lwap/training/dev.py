@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from lwap.evaluation.sts import (
     spearman_difference,
     spearman_interval,
 )
+from lwap.explanation import layer_weights
 from lwap.pooling import LayerHead
 from lwap.scores import cosine
-from lwap.strategy import embed, head_chunks, run_head
+from lwap.strategy import embed, run_head
 from lwap.training.config import HEAD_POOLINGS
 from lwap.training.examples import Examples
 
@@ -187,12 +189,7 @@ def mean_weights(bank: LayerBank, model: SentenceTransformer) -> np.ndarray | No
     head = next((module for module in model if isinstance(module, LayerHead)), None)
     if head is None:
         return None
-    total = np.zeros(head.num_states)
-    with torch.inference_mode():
-        for query, means, _ in head_chunks(bank, next(head.parameters())):
-            attention, _ = head.attend(query, means)
-            total += attention.mean(dim=1).sum(dim=0).double().cpu().numpy()
-    return total / len(bank)
+    return layer_weights(replace(bank, heads={head.strategy: head})).mean(axis=0, dtype=np.float64)
 
 
 def _accuracy(vectors: np.ndarray, rows: Sequence[np.ndarray]) -> float:

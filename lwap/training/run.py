@@ -35,6 +35,7 @@ from lwap.backbone import has_unnormalised_states
 from lwap.bank import Progress, encode_layers, layerwise_transformer
 from lwap.checkpoints import load
 from lwap.errors import ConfigError, InputError, LwapError
+from lwap.evaluation.source import Count
 from lwap.evaluation.sts import spearman
 from lwap.hardware import Precision, resolve_precision
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
@@ -117,20 +118,23 @@ def train(
     examples.check_batch(config)
 
     encoded_now = examples.texts if config.mode == Mode.HEAD else []
-    counted = _Counted(progress, len(encoded_now) + len(dev_texts(dev_pairs, held_out)))
+    counted = Count(progress, len(encoded_now) + len(dev_texts(dev_pairs, held_out)))
     dev = DevSet(
         encoder,
         dev_pairs,
         held_out,
         is_frozen=config.mode == Mode.HEAD,
         precision=config.precision,
-        progress=counted,
+        progress=counted.advance,
     )
+    counted.close()
     set_seed(config.seed)
     model = _model(config, encoder)
-    trained = _Frozen(config, model, examples, counted) if config.mode == Mode.HEAD else None
+    seen = model
+    if config.mode == Mode.HEAD:
+        seen = _on_summaries(config, model, examples, counted.advance)
     encoded = time.perf_counter()
-    history, best_step = _fit(config, model, examples, dev, log, trained)
+    history, best_step = _fit(config, model, seen, examples, dev, log)
     done = time.perf_counter()
 
     model.lwap_name = config.encoder
@@ -220,44 +224,28 @@ def _new_head(config: TrainConfig, transformer) -> LayerHead:
     )
 
 
-class _Frozen:
-    """The model of a head run: summaries in the encoder's place."""
-
-    def __init__(
-        self, config: TrainConfig, model: SentenceTransformer, examples: Examples, progress
-    ) -> None:
-        transformer, *after = list(model)
-        before = SentenceTransformer(
-            modules=[transformer],
-            prompts=model.prompts,
-            default_prompt_name=model.default_prompt_name,
+def _on_summaries(
+    config: TrainConfig, model: SentenceTransformer, examples: Examples, progress: Progress
+) -> SentenceTransformer:
+    """Return the model of a head run: summaries in its encoder's place, the same pooling."""
+    transformer, *after = list(model)
+    before = SentenceTransformer(
+        modules=[transformer],
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
+    )
+    if config.objective == Objective.UNSUPERVISED:
+        bank = dropout_views(before, examples.texts, progress=progress)
+    else:
+        bank = encode_layers(
+            before,
+            examples.texts,
+            summaries=("cls", "mean"),
+            precision=config.precision,
+            progress=progress,
         )
-        if config.objective == Objective.UNSUPERVISED:
-            bank = dropout_views(before, examples.texts, progress=progress)
-        else:
-            bank = encode_layers(
-                before,
-                examples.texts,
-                summaries=("cls", "mean"),
-                precision=config.precision,
-                progress=progress,
-            )
-        after = [module for module in after if not isinstance(module, Pooling)]
-        self.model = SentenceTransformer(modules=[BankEncoder(bank), *after], device="cpu")
-
-
-class _Counted:
-    """Adds the progress of several passes up to one."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.before, self.now = progress, total, 0, 0
-
-    def __call__(self, done: int, of: int) -> None:
-        if done < self.now:  # another pass began
-            self.before += self.now
-        self.now = done
-        if self.progress is not None:
-            self.progress(self.before + done, self.total)
+    after = [module for module in after if not isinstance(module, Pooling)]
+    return SentenceTransformer(modules=[BankEncoder(bank), *after], device="cpu")
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -330,13 +318,16 @@ class _Trainer(SentenceTransformerTrainer):
 def _fit(
     config: TrainConfig,
     model: SentenceTransformer,
+    seen: SentenceTransformer,
     examples: Examples,
     dev: DevSet,
     log: Log | None,
-    frozen: _Frozen | None,
 ) -> tuple[pd.DataFrame, int]:
-    """Train `model` in place and leave it at its best step; return the history and that step."""
-    seen = model if frozen is None else frozen.model
+    """Train `model` in place and leave it at its best step; return the history and that step.
+
+    The trainer sees `seen`: the model, or its pooling behind summaries of a frozen encoder.
+    """
+    is_frozen = seen is not model
     keeper = _KeepBest(config, model, dev, log)
     disable_progress_bar()
     dataset = _dataset(config, examples)
@@ -345,8 +336,8 @@ def _fit(
     steps = min(steps, config.max_steps) if config.max_steps else steps
     is_unsupervised = config.objective == Objective.UNSUPERVISED
     transformer = layerwise_transformer(model)
-    device = torch.device("cpu") if frozen is not None else transformer.device
-    is_bf16 = frozen is None and resolve_precision(config.precision, device) == Precision.BF16
+    device = torch.device("cpu") if is_frozen else transformer.device
+    is_bf16 = not is_frozen and resolve_precision(config.precision, device) == Precision.BF16
     if config.mini_batch:
         loss: nn.Module = CachedContrastiveLoss(
             seen,
@@ -359,7 +350,7 @@ def _fit(
             seen, config.temperature, config.hard_negative_weight, share=not is_unsupervised
         )
     limit = transformer.max_seq_length
-    if config.max_tokens and frozen is None:
+    if config.max_tokens and not is_frozen:
         transformer.max_seq_length = min(config.max_tokens, limit or config.max_tokens)
     rates = {r"model\.[1-9]": config.head_learning_rate} if config.has_own_head_rate else {}
     try:

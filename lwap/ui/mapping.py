@@ -123,19 +123,21 @@ class Lookup(Work):
     """Something else of spaces that are known, computed by a function; its result is kept.
 
     Attributes:
-        call: Gets the work, to say how far it is and to hear a stop, and gives the result.
+        call: Gets the work, to say how far it is and to hear a stop, and gives the result; None
+            once it began.
         result: What it gave.
     """
 
     NAME = "the computation"
 
-    call: Callable[[Lookup], Any]
+    call: Callable[[Lookup], Any] | None
     result: Any = None
     notes: list[str] = field(default_factory=list)
 
     def compute(self, models: dict[str, Any]) -> None:
-        """Call the function."""
-        self.result = self.call(self)
+        """Call the function, and let go of it: it holds the spaces, which may be large."""
+        call, self.call = self.call, None
+        self.result = call(self)
 
 
 @st.cache_resource(show_spinner=False)

@@ -79,8 +79,8 @@ def sentence_box(link: str) -> list[str]:
     """Draw the sentences to search in, one a line, and the upload (closed); return them."""
     example = collection()["sentences"]
     if _TEXT not in st.session_state:
-        _set_sentences(link_values(link) or example)
-    known = _lines(st.session_state[_TEXT])
+        take_sentences(link_values(link) or example)
+    known = widgets.lines_of(st.session_state[_TEXT])
     whose = "the example" if known == example else "your own"
     with st.expander(
         f"Sentences to search in: {whose}, {len(known):,}",
@@ -103,31 +103,22 @@ def sentence_box(link: str) -> list[str]:
         right.button(
             "Back to the example",
             key="search_reset",
-            on_click=_set_sentences,
+            on_click=take_sentences,
             args=[example],
             disabled=known == example,
         )
     if uploaded is not None and (message := st.session_state.get(_UPLOAD_ERROR)):
         st.error(f"{escape(message)} The sentences are unchanged.", icon=":material/error:")
-    sentences = _lines(text)
+    sentences = widgets.lines_of(text)
     if not put_in_link(link, [] if sentences == example else sentences):
         st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
     return sentences
 
 
-def _lines(text: str) -> list[str]:
-    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _set_sentences(sentences: list[str]) -> None:
+def take_sentences(sentences: list[str]) -> None:
+    """Put sentences into the box; another page may, before this one is opened."""
     lines = [text.replace("\r", "\n").replace("\n", " ") for text in sentences]
     st.session_state[_TEXT] = "\n".join(lines)
-
-
-def take_sentences(sentences: list[str]) -> None:
-    """Put sentences from another page into the box, before this page is opened."""
-    _set_sentences(sentences)
 
 
 def _read_upload() -> None:
@@ -138,7 +129,7 @@ def _read_upload() -> None:
     try:
         sentences = read_sentences(uploaded.getvalue(), uploaded.name)
         _check_count(len(sentences), f"'{uploaded.name}'")
-        _set_sentences(sentences)
+        take_sentences(sentences)
     except LwapError as error:
         st.session_state[_UPLOAD_ERROR] = str(error)
 

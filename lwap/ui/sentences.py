@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
-import numpy as np
 import streamlit as st
 
 from lwap.catalogue import STS_TASKS, available_tasks, sts_task, task_file
@@ -18,7 +16,9 @@ from lwap.data import (
 )
 from lwap.errors import InputError
 from lwap.evaluation.benchmark import standard_tasks
+from lwap.evaluation.source import text_digest
 from lwap.evaluation.spaces import positive_rows
+from lwap.projection.neighbours import content_hash
 from lwap.ui import widgets
 from lwap.ui.frame import escape
 from lwap.ui.state import ASSETS, link_values, put_in_link
@@ -46,13 +46,10 @@ class Dataset:
     @classmethod
     def of(cls, title: str, table: SentenceTable) -> Dataset:
         """Make a data set; the hash is over what is measured, not over labels."""
-        digest = hashlib.sha256()
-        for text in table.sentences:
-            content = text.encode(errors="backslashreplace")
-            digest.update(len(content).to_bytes(8, "little") + content)
+        digest = text_digest(*table.sentences)
         if table.positives is not None:
-            digest.update(np.ascontiguousarray(table.positives).tobytes())
-        return cls(title, table, digest.hexdigest())
+            digest += content_hash(table.positives)
+        return cls(title, table, digest)
 
 
 def data_box(link: str) -> Dataset:
@@ -124,8 +121,7 @@ def _typed(link: str) -> Dataset:
         given = link_values(link) or _read_example().table.sentences[:60]
         st.session_state[_TEXT] = "\n".join(given)
     text = st.text_area("Sentences, one a line", key=_TEXT, height=240, persist_state="session")
-    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = widgets.lines_of(text)
     if not put_in_link(link, lines):
         st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
     return Dataset.of("typed", SentenceTable.of(lines))

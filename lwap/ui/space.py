@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from lwap.projection.space import (
     MEASURES,
     neighbourhood_change,
     neighbours_kept,
+    numbers_table,
 )
 from lwap.report import MAP_WARNINGS
 from lwap.ui import cache, layers, mapping, pairs, search, widgets
@@ -79,15 +80,22 @@ class Chosen:
     """Two spaces that were chosen, and how they are drawn.
 
     Attributes:
-        models, strategies: Of each space.
         names: What they are called: strategies, with the model where there are two.
         request: Which maps.
     """
 
-    models: tuple[str, str]
-    strategies: tuple[str, str]
     names: tuple[str, str]
     request: MapRequest
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """The model of each space."""
+        return self.request.spaces.models
+
+    @property
+    def strategies(self) -> tuple[str, str]:
+        """The strategy of each space."""
+        return self.request.spaces.strategies
 
 
 def choices(model: str, data: Dataset) -> tuple[Chosen, str]:
@@ -146,7 +154,7 @@ def choices(model: str, data: Dataset) -> tuple[Chosen, str]:
         data=data.digest,
     )
     request = MapRequest(spaces, method.lower(), **settings)
-    return Chosen((model, other), (first, second), names, request), colour
+    return Chosen(names, request), colour
 
 
 def _default_of(facts: ModelFacts) -> str:
@@ -225,29 +233,22 @@ def _start_again(label: str, chosen: Chosen, data: Dataset) -> None:
 
 def drawn_maps(chosen: Chosen, found: Spaces) -> Drawn:
     """Return the maps to show: UMAP once it is there, PCA until then, with a line on progress."""
-    mapping.umap_process()
     if chosen.request.method == "pca":
         return found.pca
     work = mapping.find_umap(chosen.request)
     if work is None:
         work = mapping.umap(chosen.request, found)
     if work.state == STOPPED:
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        left.info("UMAP was stopped; this is the PCA map.", icon=":material/stop_circle:")
-        if right.button("Draw UMAP", key="umap_again", width="stretch"):
-            mapping.umap(chosen.request, found)
-            st.rerun()
+        again = _with_button("Draw UMAP", "umap_again", mapping.umap, chosen.request, found)
+        again.info("UMAP was stopped; this is the PCA map.", icon=":material/stop_circle:")
         return found.pca
-    if work.wait(min(WAITED, WAITED_FOR_UMAP)) and work.result is not None:
+    if work.wait(WAITED_FOR_UMAP) and work.result is not None:
         for note in work.notes:
             st.caption(escape(note))
         return work.result
     if work.state == FAILED:
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        left.error(f"{escape(work.error)} Below is the PCA map.", icon=":material/error:")
-        if right.button("Try again", key="umap_again", width="stretch"):
-            mapping.umap(chosen.request, found)
-            st.rerun()
+        again = _with_button("Try again", "umap_again", mapping.umap, chosen.request, found)
+        again.error(f"{escape(work.error)} Below is the PCA map.", icon=":material/error:")
         return found.pca
     _follow(
         work,
@@ -283,19 +284,19 @@ def _result(work: Work, what: str, key: str) -> Any:
         _follow(work, f"{what}:", f"{what}.", key)
         return None
     if work.state in (FAILED, STOPPED):
-        left, right = st.columns([5, 1], vertical_alignment="center")
+        again = _with_button("Try again", f"{key}_again", mapping.forget, work)
         if work.state == FAILED:
-            left.error(escape(work.error), icon=":material/error:")
+            again.error(escape(work.error), icon=":material/error:")
         else:
-            left.info(f"{what}: stopped.", icon=":material/stop_circle:")
-        right.button(
-            "Try again",
-            key=f"{key}_again",
-            on_click=mapping.forget,
-            args=(work,),
-            width="stretch",
-        )
+            again.info(f"{what}: stopped.", icon=":material/stop_circle:")
     return work.result
+
+
+def _with_button(label: str, key: str, call: Callable[..., Any], *arguments: Any):
+    """Draw a button at the right that calls a function; return the place beside it."""
+    left, right = st.columns([5, 1], vertical_alignment="center")
+    right.button(label, key=key, on_click=call, args=arguments, width="stretch")
+    return left
 
 
 # --- colours ------------------------------------------------------------------------------------
@@ -456,12 +457,16 @@ class View:
 
 def view_of(chosen: Chosen, data: Dataset, found: Spaces, drawn: Drawn, shown: Colours) -> View:
     """Draw the box of sentences to drop into the maps; return what is drawn."""
-    count = len(found.table)
-    rows = None
-    if count > DRAWN:
-        rows = np.sort(np.random.default_rng(0).choice(count, DRAWN, replace=False))
+    rows = _sample(len(found.table), DRAWN)
     dropped, added = _dropped(chosen, found, drawn)
     return View(chosen, data.table, found, drawn, shown, rows, dropped, added)
+
+
+def _sample(count: int, most: int) -> np.ndarray | None:
+    """Return an even sample of rows, sorted; None where there are few enough to draw all."""
+    if count <= most:
+        return None
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
 def drop_box() -> None:
@@ -533,7 +538,7 @@ def two_maps(view: View) -> None:
                 neighbours=None if focus is None else near.tolist(),
                 added=None if view.added is None else view.added[place_],
                 added_texts=view.dropped or None,
-                span=_extent(maps.first, maps.second),
+                span=figures.map_span(maps.first, maps.second),
                 title=view.chosen.names[place_],
                 note=_map_note(view, place_),
                 is_lasso=mouse == LASSO,  # Streamlit hears no click on a figure that has one
@@ -556,15 +561,6 @@ def _map_note(view: View, place_: int) -> str:
         return f"PCA, {sum(variance):.0%} of the variance"
     kept = view.drawn.quality[place_].knn_recall
     return f"UMAP, keeps {kept:.0%} of the nearest neighbours"
-
-
-def _extent(*maps: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the extent of all maps, a little wider, so that places can be compared."""
-    every = np.concatenate(maps)
-    low, high = every.min(axis=0), every.max(axis=0)
-    room = 0.04 * np.maximum(high - low, 1e-6)
-    (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
-    return (left, right), (bottom, top)
 
 
 def _select(key: str, view: View) -> None:
@@ -614,9 +610,9 @@ def in_area(points: np.ndarray, x: Sequence[float], y: Sequence[float]) -> np.nd
 def _neighbours(view: View, focus: int) -> None:
     """List the neighbours of the clicked sentence in both full spaces."""
     texts = view.table.sentences
-    left, right = st.columns([5, 1], vertical_alignment="center")
-    left.markdown(f"**{escape(texts[focus])}**: nearest neighbours in the full space")
-    right.button("Clear", key="space_clear", on_click=_clear, width="stretch")
+    _with_button("Clear", "space_clear", _clear).markdown(
+        f"**{escape(texts[focus])}**: nearest neighbours in the full space"
+    )
     columns = st.columns(2, gap="small")
     rows_of = [space.near.indices[focus, :NEIGHBOURS_LISTED] for space in view.found.spaces]
     for place_, column in enumerate(columns):
@@ -659,9 +655,9 @@ def _selection(view: View, rows: list[int]) -> None:
 
     shown = rows[:LISTED]
     rest = f"; the first {LISTED:,} are listed" if len(rows) > LISTED else ""
-    left, right = st.columns([5, 1], vertical_alignment="center")
-    left.markdown(f"**{len(rows):,} sentences selected**{rest}")
-    right.button("Clear", key="space_clear", on_click=_clear, width="stretch")
+    _with_button("Clear", "space_clear", _clear).markdown(
+        f"**{len(rows):,} sentences selected**{rest}"
+    )
     st.dataframe(
         frame(shown),
         key="space_table",
@@ -722,18 +718,7 @@ def _some(label: str, count: int, most: int) -> str:
 
 def numbers(view: View) -> None:
     """Draw the measures of both spaces, and what the maps keep of them."""
-    rows = []
-    for place_, space in enumerate(view.found.spaces):
-        quality = view.drawn.quality[place_]
-        rows.append(
-            {
-                "space": view.chosen.names[place_],
-                **space.numbers(),
-                "trustworthiness": quality.trustworthiness,
-                "k-NN recall": quality.knn_recall,
-            }
-        )
-    table = pd.DataFrame(rows)
+    table = numbers_table(view.chosen.names, view.found.spaces, view.drawn.quality)
     if table["alignment"].isna().all():
         table = table.drop(columns="alignment")
     is_exact = all(space.geometry.is_exact for space in view.found.spaces)
@@ -904,10 +889,8 @@ def layer_walk(view: View) -> None:
     last = chosen.strategies[1]
     is_layer = last in strategies or last == "mean"
     strategies += [] if is_layer else [last]
-    count = len(view.table)
-    rows = np.arange(count)
-    if count > WALK_POINTS:
-        rows = np.sort(np.random.default_rng(0).choice(count, WALK_POINTS, replace=False))
+    sampled = _sample(len(view.table), WALK_POINTS)
+    rows = np.arange(len(view.table)) if sampled is None else sampled
     request = chosen.request
     if view.drawn.maps.method == "pca":
         request = MapRequest(request.spaces, "pca")
@@ -931,7 +914,7 @@ def layer_walk(view: View) -> None:
         **given,
     )
     widgets.show(figure, "space-walk")
-    sample = f" {WALK_POINTS:,} of the sentences." if count > WALK_POINTS else ""
+    sample = "" if sampled is None else f" {WALK_POINTS:,} of the sentences."
     st.caption(
         f"The token mean of one state after the other{'' if is_layer else f', then {last}'}. Each "
         "map is turned onto the next and has the same size, so that what is seen to move has "
@@ -973,7 +956,7 @@ def chance(view: View) -> None:
                 value_name="Map neighbours that change",
                 value_span=(0.0, 1.0),
                 title=f"Seed {seed}",
-                span=_extent(own, *found.maps),
+                span=figures.map_span(own, *found.maps),
                 is_lasso=False,
                 theme=theme(),
             )

@@ -59,8 +59,7 @@ def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
     text = st.text_area(
         "Sentences, one a line", key=key, height=230, persist_state="session", width="stretch"
     )
-    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
-    sentences = [line.strip() for line in text.split("\n") if line.strip()]
+    sentences = lines_of(text)
     is_example = sentences == chosen["sentences"]
     if is_example:
         st.caption(f"**What to look for.** {chosen['look_for']}")
@@ -74,6 +73,12 @@ def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
             f"{MAX_SENTENCES}. Remove some, or use: python -m lwap explain --file FILE"
         )
     return sentences
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a box that are not blank, one a sentence."""
+    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def views(label: str, options: Sequence[str], key: str, default: str | None = None) -> str:

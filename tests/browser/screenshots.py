@@ -9,6 +9,7 @@ import sys
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.serving import (
+    ADDRESSES,
     BROWSERS,
     OUTPUT,
     PAGE_SECONDS,
@@ -20,12 +21,7 @@ from tests.browser.serving import (
 )
 
 PICTURES = ROOT / "assets" / "screenshots"
-ADDRESSES = {
-    "layers": "/",
-    "pairs": "/pairs",
-    "search": "/search",
-    "evaluate": "/evaluate",
-    "space": "/space",
+VIEWS = ADDRESSES | {
     "space-changed": "/space?model=all-MiniLM-L6-v2&space_model=lwap-minilm-paper"
     "&space_view=What+changed",
 }
@@ -46,7 +42,7 @@ def main() -> int:
     with serve() as server, sync_playwright() as playwright:
         browser = launch(playwright, executable)
         for theme in ("light", "dark"):
-            for name, address in ADDRESSES.items():
+            for name, address in VIEWS.items():
                 for suffix, size in (("", TALL.get(name, WIDE)), ("-narrow", PHONE)):
                     context = browser.new_context(
                         viewport={"width": size[0], "height": size[1]},

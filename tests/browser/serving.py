@@ -29,6 +29,13 @@ BROWSER_OPTIONS = (
     "--disable-background-networking",
     "--disable-dev-shm-usage",
 )
+ADDRESSES = {
+    "layers": "/",
+    "pairs": "/pairs",
+    "search": "/search",
+    "evaluate": "/evaluate",
+    "space": "/space",
+}
 START_SECONDS = 60
 PAGE_SECONDS = 90  # the first page imports torch and loads a model
 

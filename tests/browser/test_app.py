@@ -8,17 +8,10 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.serving import OUTPUT, wait_until_drawn
+from tests.browser.serving import ADDRESSES, OUTPUT, wait_until_drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ADDRESSES = {
-    "layers": "/",
-    "pairs": "/pairs",
-    "search": "/search",
-    "evaluate": "/evaluate",
-    "space": "/space",
-}
 DARK, LIGHT = "rgb(18, 25, 27)", "rgb(255, 255, 255)"  # backgrounds of .streamlit/config.toml
 SENTENCES = ["A heron waits in the reeds.", "The heron has flown away.", "Nobody saw it."]
 PAIRS = [
