@@ -262,7 +262,7 @@ def _loaded(name: str) -> _Loaded:
 def _spare_the_collector() -> None:
     """Let garbage collection pass over what stays: libraries and models.
 
-    Streamlit collects after every run of a script, which takes 0.4 to 0.9 s with torch in memory.
+    Streamlit collects after every run of a script, which takes 0.3 s with torch in memory.
     What was passed over before, such as a model that was pushed out, is collected first.
     """
     gc.unfreeze()
