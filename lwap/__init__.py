@@ -46,6 +46,7 @@ _HOMES = {
     "load": "checkpoints",
     "list_checkpoints": "manifest",
     "verify": "checkpoints",
+    "what_changed": "changes",
     "train": "training",
     "TrainConfig": "training",
 }

@@ -137,14 +137,14 @@ def compare_pairs(
     distinct = {text: row for row, text in enumerate(dict.fromkeys([*first, *second]))}
     bank = encode_layers(model, list(distinct), progress=progress)
     rows = np.array([[distinct[a], distinct[b]] for a, b in zip(first, second, strict=True)])
-    random_rows = _random_rows(len(distinct), rows, seed)
+    drawn = random_rows(len(distinct), rows, seed)
     cosines = np.empty((len(first), len(names)))
     percentiles = np.full_like(cosines, np.nan)
     for place, name in enumerate(names):
         vectors = embed(bank, name, whitening=whitening)
         cosines[:, place] = cosine(vectors[rows[:, 0]], vectors[rows[:, 1]])
-        if len(random_rows):
-            reference = cosine(vectors[random_rows[:, 0]], vectors[random_rows[:, 1]])
+        if len(drawn):
+            reference = cosine(vectors[drawn[:, 0]], vectors[drawn[:, 1]])
             percentiles[:, place] = percentile_among(cosines[:, place], reference)
     return Comparison(
         first=tuple(first),
@@ -152,7 +152,7 @@ def compare_pairs(
         strategies=names,
         cosines=cosines,
         percentiles=percentiles,
-        random_pairs=len(random_rows),
+        random_pairs=len(drawn),
         layers=layer_similarity(bank.select(rows[:, 0]), bank.select(rows[:, 1])),
         is_truncated=bank.is_truncated[rows].any(axis=1),
         bank=bank,
@@ -239,7 +239,7 @@ def split_pairs(pairs: Pairs) -> tuple[list[str], list[str]]:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
-def _random_rows(count: int, rows: np.ndarray, seed: int) -> np.ndarray:
+def random_rows(count: int, rows: np.ndarray, seed: int) -> np.ndarray:
     """Return rows of random pairs of different sentences that are not pairs of the set, (R, 2)."""
     known = {tuple(sorted(pair)) for pair in rows.tolist()}
     first, second = np.triu_indices(count, k=1) if count <= 400 else (None, None)

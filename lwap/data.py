@@ -232,10 +232,12 @@ def read_training(source: str | Path | bytes, name: str | None = None) -> pd.Dat
     """Read triplets, or pairs of sentences that mean the same, for training.
 
     Returns:
-        Columns sent0, sent1 and, where the file has one, hard_neg.
+        Columns sent0, sent1 and, where the file has one, hard_neg. Every row of the file, an empty
+        cell as "": `training.examples` leaves such rows out and counts them.
 
     Raises:
-        InputError: As `read_triplets`, but a file may lack `hard_neg` (or `negative`).
+        InputError: As `read_triplets`, but a file may lack `hard_neg` (or `negative`), and some of
+            its rows may have empty cells, not all.
     """
     content, name = _content(source, name)
     table = _table(content, name)
@@ -249,7 +251,15 @@ def read_training(source: str | Path | bytes, name: str | None = None) -> pd.Dat
             f"{', '.join(TRIPLET_COLUMNS['hard_neg'])}. For pairs without hard negatives leave "
             "all other columns out."
         )
-    return pd.DataFrame({kept: _texts(table, column, name) for kept, column in columns.items()})
+    found = pd.DataFrame({kept: _cells(table, column, name) for kept, column in columns.items()})
+    is_empty = found.map(lambda text: not text.strip())
+    if is_empty.any(axis=1).all():
+        empty = next(kept for kept in found if is_empty[kept].iloc[0])
+        raise InputError(
+            f"'{name}': none of the {len(found)} rows is whole; in row 1 '{columns[empty]}' is "
+            "empty. Fill the cells in; for pairs leave the column of hard negatives out."
+        )
+    return found
 
 
 def read_retrieval(folder: str | Path) -> RetrievalData:

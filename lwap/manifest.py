@@ -54,6 +54,7 @@ class CheckpointInfo:
         training: Settings and data of the training.
         results: Measured scores.
         size_bytes: Size on disk.
+        contains: What of its encoder it has in it, see `Contents`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class CheckpointInfo:
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     size_bytes: int = 0
+    contains: str = Contents.HEAD
 
 
 def checkpoints_folder() -> Path:
@@ -132,7 +134,7 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
     if head is None:
         raise CheckpointError(f"'{folder}' has no pooling in its modules.json.")
     options = read_object(folder / head["path"] / "config.json")
-    pooling = HEAD_STRATEGIES.get(head["type"]) or str(options.get("pooling_mode"))
+    pooling = HEAD_STRATEGIES.get(head["type"]) or _pooling_mode(options)
     encoder = manifest["encoder"]
     return CheckpointInfo(
         name=name or manifest["name"],
@@ -144,8 +146,28 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
         options=options,
         training=manifest["training"],
         results=manifest["results"],
-        size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        size_bytes=folder_size(folder),
+        contains=manifest["contains"],
     )
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of a folder's files; what vanishes meanwhile does not count."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.stat(os.path.join(parent, name)).st_size
+    return size
+
+
+def _pooling_mode(options: Mapping[str, Any]) -> str:
+    """Return the mode of sentence-transformers' Pooling, e.g. "mean"."""
+    if isinstance(mode := options.get("pooling_mode"), str):
+        return mode
+    older = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+    found = [key.removeprefix("pooling_mode_") for key, is_on in options.items() if is_on is True]
+    return "+".join(older.get(key, key) for key in found if f"pooling_mode_{key}" in options)
 
 
 def _is_pooling(type_name: str) -> bool:

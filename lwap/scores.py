@@ -29,3 +29,21 @@ def percentile_among(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     below = np.searchsorted(ordered, values, side="left")
     up_to = np.searchsorted(ordered, values, side="right")
     return 100 * (below + up_to) / 2 / len(ordered)
+
+
+def rank_among(values: np.ndarray) -> np.ndarray:
+    """Return the rank of each value among them (N,), scaled to 0–100, ties at their mean rank.
+
+    NaN stays NaN and is not counted; one value alone has 100.
+
+    >>> rank_among(np.array([0.2, 0.9, np.nan, 0.2])).tolist()
+    [25.0, 100.0, nan, 25.0]
+    """
+    from scipy.stats import rankdata
+
+    values = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(values)
+    ranks = np.full(values.shape, np.nan)
+    last = known.sum() - 1
+    ranks[known] = 100 * (rankdata(values[known]) - 1) / last if last > 0 else 100.0
+    return ranks

@@ -202,7 +202,7 @@ def test_the_seed_draws_the_random_pairs(tiny_lwap_model, pairs, monkeypatch):
 @pytest.mark.parametrize("count", [30, 400, 401, 5000])
 def test_random_pairs_are_new_distinct_pairs_of_different_sentences(count):
     rows = np.array([[place, (place * 7 + 1) % count] for place in range(count)])
-    drawn = comparison._random_rows(count, rows, seed=0)
+    drawn = comparison.random_rows(count, rows, seed=0)
     known = {frozenset(pair) for pair in rows.tolist()}
     possible = sum(frozenset(pair) not in known for pair in itertools.combinations(range(30), 2))
     assert len(drawn) == (possible if count == 30 else comparison.RANDOM_PAIRS)

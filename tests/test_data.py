@@ -19,6 +19,7 @@ from lwap.data import (
     read_retrieval,
     read_sentence_table,
     read_sentences,
+    read_training,
     read_triplets,
 )
 from lwap.errors import InputError
@@ -296,6 +297,38 @@ def test_refuses_a_file_of_triplets(given, content, message):
         read_triplets(*given(content, "x.csv"))
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_training_data_keep_rows_with_empty_cells(given, suffix):
+    table = pd.DataFrame({"sent0": ["a", "b", None], "sent1": ["c", " ", "e"]})
+    table["hard_neg"] = [None, "f", "g"]
+    table.loc[3] = ["h", "i", "j"]
+    found = read_training(*given(written(table, suffix), f"x{suffix}"))
+    assert found.sent0.tolist() == ["a", "b", "", "h"]
+    assert found.sent1.tolist() == ["c", " ", "e", "i"]
+    assert found.hard_neg.tolist() == ["", "f", "g", "j"]
+
+
+def test_training_data_may_lack_hard_negatives(given):
+    found = read_training(*given(b"anchor,positive\na,b\n", "x.csv"))
+    assert found.to_dict("list") == {"sent0": ["a"], "sent1": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sent0\na\n", "'x.csv' has no column 'sent1'; .* Accepted names: sent1, positive"),
+        (b"sent0,sent1,no\na,b,c\n", r"no column 'hard_neg'; .* For pairs without hard negatives"),
+        (
+            b"anchor,positive,negative\na,b,\nc,,d\n",
+            "'x.csv': none of the 2 rows is whole; in row 1 'negative' is empty. Fill the cells in",
+        ),
+    ],
+)
+def test_refuses_a_file_of_training_data(given, content, message):
+    with pytest.raises(InputError, match=message):
+        read_training(*given(content, "x.csv"))
+
+
 @pytest.mark.parametrize("content", [PAIRS.to_parquet()[:-5], PAIRS.to_parquet()[:100]])
 def test_refuses_a_truncated_parquet_file(content):
     with pytest.raises(InputError, match=r"'x\.parquet' is not a readable \.parquet"):
@@ -319,7 +352,9 @@ def test_refuses_cells_that_are_no_text(cell, kind, column):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
-@pytest.mark.parametrize("read", [read_pairs, read_triplets, read_sentences, read_sentence_table])
+@pytest.mark.parametrize(
+    "read", [read_pairs, read_triplets, read_training, read_sentences, read_sentence_table]
+)
 def test_noise_is_refused_and_nothing_else_is_raised(read, suffix):
     import random
 

@@ -159,7 +159,19 @@ MODULES = (
     {"checks", "texts", "style", "placement"},
     {"layout"},
     {"marks"},
-    {"layers", "pairs", "evaluate", "grid", "plane", "scatter", "search", "maps", "spread"},
+    {
+        "layers",
+        "pairs",
+        "evaluate",
+        "grid",
+        "plane",
+        "scatter",
+        "search",
+        "maps",
+        "spread",
+        "training",
+        "changes",
+    },
 )
 
 

@@ -27,7 +27,7 @@ LEVELS = {
         "catalogue",
     ),
     3: ("evaluation", "projection", "explanation", "checkpoints", "comparison", "searching"),
-    4: ("jobs", "export", "training", "report"),
+    4: ("jobs", "export", "training", "report", "models", "changes"),
     5: ("ui", "cli"),
     6: ("__init__", "__main__"),
 }

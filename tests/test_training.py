@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.pooling import LayerwiseAttentionPooling, ScalarMix
-from lwap.training import TrainConfig, dev, run, train
+from lwap.training import TrainConfig, dev, train
+from lwap.training import model as trained
 from lwap.training.card import write_card
 from lwap.training.dev import DevSet
 from lwap.training.frozen import BankEncoder
 from lwap.training.objectives import ContrastiveLoss
-from lwap.training.run import default_output
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +58,9 @@ def triplets() -> pd.DataFrame:
         same, other = subset[subset.score >= 4], subset[subset.score <= 2]
         for place, (first, second) in enumerate(zip(same.sentence1, same.sentence2, strict=True)):
             for negatives in (other.sentence1, other.sentence2):
-                rows.append((first, second, negatives.iloc[place % len(negatives)]))
+                negative = negatives.iloc[place % len(negatives)]
+                if negative not in (first, second):  # such a row would be left out
+                    rows.append((first, second, negative))
     return pd.DataFrame(rows[:60], columns=["sent0", "sent1", "hard_neg"])
 
 
@@ -132,9 +135,9 @@ def scipy_spearman(model, pairs: pd.DataFrame) -> float:
         ("epochs", 0, "between 1 and 1000"),
         ("epochs", 1001, "between 1 and 1000"),
         ("batch_size", 1, "between 2 and 65536"),
-        ("learning_rate", 0.0, "between 1e-07 and 1.0"),
-        ("learning_rate", 1.5, "between 1e-07 and 1.0"),
-        ("learning_rate", float("nan"), "between 1e-07 and 1.0"),
+        ("learning_rate", 0.0, "between 1e-07 and 100.0"),
+        ("learning_rate", 150.0, "between 1e-07 and 100.0"),
+        ("learning_rate", float("nan"), "between 1e-07 and 100.0"),
         ("warmup", -0.1, "between 0.0 and 1.0"),
         ("warmup", 1.1, "between 0.0 and 1.0"),
         ("weight_decay", -1.0, "between 0.0 and 10.0"),
@@ -468,7 +471,8 @@ def test_a_prompt_of_the_encoder_stays(settings, triplets, dev_pairs, tiny_model
 def test_history_and_log_say_the_same(settings, triplets, dev_pairs, trainers):
     rows = []
     result = train(settings(), triplets, dev_pairs, log=rows.append)
-    pd.testing.assert_frame_equal(pd.DataFrame(rows), result.history)
+    looks = [{k: v for k, v in row.items() if k != "event"} for row in rows if "dev" in row]
+    pd.testing.assert_frame_equal(pd.DataFrame(looks), result.history)
     measures = ["dev", "alignment", "uniformity", "layer_weights"]
     assert set(result.history.columns) == {"step", "steps", "loss", *measures}
     assert result.history.steps.tolist() == [6] * 4
@@ -513,9 +517,25 @@ def test_seconds_are_by_part(result):
     assert min(result.seconds.values()) > 0
 
 
+@pytest.mark.parametrize("limit", [0, 6])
+def test_views_are_read_up_to_the_limit(limit, settings, triplets, dev_pairs, monkeypatch):
+    widths = []
+    original = LayerwiseTransformer.forward
+
+    def forward(self, features, **kwargs):
+        if self.training:
+            widths.append(features["input_ids"].shape[1])
+        return original(self, features, **kwargs)
+
+    monkeypatch.setattr(LayerwiseTransformer, "forward", forward)
+    config = settings(objective="unsupervised", max_tokens=limit)
+    train(config, triplets.sent0.tolist(), dev_pairs)
+    assert max(widths) == 6 if limit else max(widths) > 6
+
+
 def test_nothing_is_left_on_disk(settings, triplets, dev_pairs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     train(settings(), triplets, dev_pairs)
     assert list(tmp_path.iterdir()) == []
 
@@ -592,7 +612,7 @@ def test_the_precision_arrives_at_the_triplets_alone(settings, triplets, dev_pai
         asked.append((len(texts), options.get("precision", "fp32")))
         return encode_layers(model, texts, **options)
 
-    for module in (run, dev):
+    for module in (trained, dev):
         monkeypatch.setattr(module, "encode_layers", spy)
     train(settings(precision="bf16"), triplets, dev_pairs)
     texts = {text for name in triplets for text in triplets[name]}
@@ -671,7 +691,7 @@ def test_the_callers_frames_are_not_changed(settings, triplets, dev_pairs):
 
 
 @pytest.mark.parametrize(
-    ("rows", "has_dev", "left"), [(19, True, 19), (22, False, 20), (0, True, 0)]
+    ("rows", "has_dev", "left"), [(19, True, 19), (22, False, 20), (1, True, 1)]
 )
 def test_a_batch_larger_than_the_data_is_refused(
     rows, has_dev, left, settings, triplets, dev_pairs
@@ -686,7 +706,7 @@ def nothing_is_encoded(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("the sentences were encoded before the data were checked")
 
-    for module in (run, dev):
+    for module in (trained, dev):
         monkeypatch.setattr(module, "encode_layers", fail)
 
 
@@ -715,11 +735,41 @@ def test_triplets_without_a_column_are_refused(settings, triplets, nothing_is_en
         train(settings(), renamed)
 
 
-def test_an_empty_sentence_is_refused(settings, triplets, dev_pairs):
+def test_rows_that_cannot_be_used_are_left_out_and_counted(settings, triplets, dev_pairs):
+    whole = train(settings(), triplets[:40], dev_pairs)
     broken = triplets.copy()
-    broken.loc[3, "sent1"] = "  "
-    with pytest.raises(InputError, match="is empty"):
-        train(settings(), broken, dev_pairs)
+    broken.loc[40:44, "sent1"] = "  "
+    broken.loc[45:49, "sent1"] = broken.sent0[45:50]
+    broken.loc[50:54, "hard_neg"] = broken.sent1[50:55]
+    broken.loc[55:59, "hard_neg"] = None
+    result = train(settings(), broken, dev_pairs)
+    assert result.triplets == 40
+    assert are_equal(head_weights(whole), head_weights(result))
+    with pytest.raises(
+        ConfigError, match=r"there are only 40 triplets .*\(20 of 60 were left out\)"
+    ):
+        train(settings(batch_size=41), broken, dev_pairs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table[:0], "There are no triplets to train on"),
+        (
+            lambda table: table.assign(sent1=""),
+            r"None of the 60 triplets can be used \(empty cell: 60\)\. Row 1: sent1 is empty\.",
+        ),
+        (
+            lambda table: table.assign(sent1=table.sent0),
+            r"\(sent0 is sent1: 60\)\. Row 1: sent0 and sent1 are the same \('",
+        ),
+    ],
+)
+def test_data_without_a_row_to_train_on_are_refused(
+    change, message, settings, triplets, dev_pairs, nothing_is_encoded
+):
+    with pytest.raises(InputError, match=message):
+        train(settings(), change(triplets), dev_pairs)
 
 
 def test_a_checkpoint_with_a_head_is_refused(
@@ -819,7 +869,7 @@ def test_card_says_what_was_measured(card_of, settings, triplets, dev_pairs):
     interval = f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
     assert f"{interval}, paired bootstrap, p = {difference['p_value']:.3f}." in card
     assert "on examples (120 pairs, SHA-256 of the file `dddddddddddddddd…`)" in card
-    assert "- Data: 60 example triplets, 60 triplets after dropping duplicates" in card
+    assert "- Data: 60 example triplets, 60 triplets. SHA-256" in card
     assert "`abcdef0123456789…`" in card
     assert "```bash\npython -m lwap train --triplets t.csv\n```" in card
     assert f"Best step by Spearman × 100 on examples: {result.best_step} of 6." in card
@@ -865,7 +915,7 @@ def test_card_of_a_held_out_run(card_of, settings, triplets):
     accuracy = result.results["dev_accuracy"]
     assert f"In-batch accuracy on 6 held-out triplets: {accuracy:.2f} %." in card
     assert "Spearman" not in card
-    assert "54 triplets after dropping duplicates" in card
+    assert "54 triplets. SHA-256" in card
     assert "## Layer weights" in card
 
 
@@ -876,15 +926,3 @@ def test_cards_front_matter_is_yaml(card_of, result):
     assert front["library_name"] == "sentence-transformers"
     assert front["base_model"] == config.encoder
     assert "layer-wise-attention-pooling" in front["tags"]
-
-
-def test_a_run_folder_is_named_after_its_settings(tmp_path):
-    for config, start in (
-        (TrainConfig(), "lwap-"),
-        (TrainConfig(residual="last_mean"), "lwap-last-mean-"),
-        (TrainConfig(pooling="scalar_mix"), "scalar-mix-"),
-    ):
-        folder = default_output(config, tmp_path)
-        assert folder.parent.parent == tmp_path
-        assert folder.name == "model"
-        assert re.fullmatch(rf"{start}\d{{8}}-\d{{6}}", folder.parent.name)

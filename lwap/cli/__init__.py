@@ -6,18 +6,14 @@ Torch is imported by the command that needs it, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from lwap.cli import mapping, measure
+from lwap.cli import changes, mapping, measure, models, training
 from lwap.cli.shared import (
-    DEFAULT_MODEL,
     PAPER_MODEL,
     cut,
     model_options,
@@ -36,13 +32,14 @@ See, test and train poolings over all layers of a sentence encoder.
   compare   sentence pairs -> cosines under every strategy, Spearman if the pairs have scores
   explain   which layers a model listens to, and what each is worth (knock-out)
   train     train a pooling on triplets or sentences: head alone (a minute), LoRA, or in full
-  models    list, show and verify checkpoints
+  models    list, show, verify, rename, delete and import checkpoints
 
   sts       every strategy and layer on STS12-16, STS-B and SICK-R, with what is significant
   evaluate  the same on labelled pairs of your own
   geometry  alignment, uniformity and isotropy of every strategy and layer
   retrieval semantic search in a BEIR folder: nDCG@10, MAP, MRR@10, Recall@100
   map       two spaces of the same sentences as maps, and what changed between them
+  changes   what training changed: a checkpoint against the encoder that it was trained from
   data      list and download public data sets
   cache     what evaluations keep on disk
 """
@@ -232,139 +229,6 @@ def _explain(options: argparse.Namespace) -> None:
             print(f"  {name:<12}{weight:.3f}  {bar:<24}  {effect:.4f}")
 
 
-def _train(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import check_target, identify_encoder, save_checkpoint
-    from lwap.data import data_folder, read_pairs, read_sentences, read_training
-    from lwap.hardware import resolve_device
-    from lwap.manifest import read_info, runs_folder
-    from lwap.sources import file_sha256
-    from lwap.training import TrainConfig, train
-    from lwap.training.card import write_card
-    from lwap.training.run import default_output
-
-    names = TrainConfig.__dataclass_fields__
-    config = TrainConfig(**{name: getattr(options, name) for name in names})
-    resolve_device("auto")
-    if bool(options.triplets) == bool(options.sentences):
-        raise InputError("Give --triplets FILE, or --sentences FILE, one of the two.")
-    source = Path(options.triplets or options.sentences)
-    data = read_training(source) if options.triplets else read_sentences(source)
-    dev = read_pairs(options.dev) if options.dev else None
-    output = Path(options.output) if options.output else default_output(config, runs_folder())
-    name = options.name or (output.parent.name if output.name == "model" else output.name)
-    # What would refuse to be saved is refused before it is trained.
-    check_target(output)
-    encoder = identify_encoder(config.encoder)
-
-    def log(row: dict[str, Any]) -> None:
-        if not options.json:
-            loss = f"loss {row['loss']:.3f}" if row["step"] else "untrained "
-            print(f"step {row['step']:>5} of {row['steps']}   {loss}   dev {row['dev']:.2f}")
-
-    with show_progress("sentences encoded", options) as progress:
-        result = train(
-            config,
-            data,
-            dev,
-            dev_name=options.dev_name or (Path(options.dev).stem if options.dev else "held-out"),
-            progress=progress,
-            log=log,
-        )
-    card = write_card(
-        name,
-        result,
-        command=_train_command(options, config, data_folder()),
-        data=options.data_name or source.name,
-        data_sha256=file_sha256(source),
-        dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
-    )
-    save_checkpoint(
-        result.model,
-        output,
-        name=name,
-        **encoder,
-        training={
-            **config.to_dict(),
-            "data": options.data_name or source.name,
-            "triplets": result.triplets,
-            "metric": result.metric,
-        },
-        results=result.results,
-        card=card,
-        contains={"head": "head", "lora": "adapter", "full": "encoder"}[config.mode],
-    )
-    info = read_info(output, name)
-    if options.json:
-        print_json(
-            {
-                "name": name,
-                "folder": str(output),
-                "size_bytes": info.size_bytes,
-                "best_step": result.best_step,
-                "results": result.results,
-                "seconds": rounded(list(result.seconds.values())),
-            }
-        )
-        return
-    print(f"\nBest by {result.metric}: step {result.best_step}")
-    for key, score in result.results.get("dev_spearman", {}).items():
-        print(f"  {key:<12}{score['value']:.2f}  [{score['low']:.2f}, {score['high']:.2f}]")
-    print(f"Seconds: {', '.join(f'{part} {s:.1f}' for part, s in result.seconds.items())}")
-    print(f"Written: {output} ({info.size_bytes / 1e6:.1f} MB, with model card)")
-
-
-def _models_list(options: argparse.Namespace) -> None:
-    from lwap.manifest import list_checkpoints
-    from lwap.sources import BUNDLED
-
-    found = list_checkpoints()
-    if options.json:
-        print_json({"checkpoints": [_info_dict(info) for info in found], "encoder": BUNDLED})
-        return
-    for info in found:
-        print(f"{info.name:<26}{info.pooling:<12}{info.size_bytes / 1e6:5.1f} MB  {info.encoder}")
-    print(f"{BUNDLED:<26}{'mean':<12}          the bundled encoder, untouched")
-
-
-def _models_show(options: argparse.Namespace) -> None:
-    from lwap.errors import ModelError
-    from lwap.manifest import CARD, find_checkpoint, list_checkpoints, read_info
-
-    folder = find_checkpoint(options.name)
-    if folder is None:
-        names = ", ".join(info.name for info in list_checkpoints()) or "none"
-        raise ModelError(f"There is no checkpoint '{options.name}'. There are: {names}.")
-    if options.json:
-        print_json(_info_dict(read_info(folder)))
-        return
-    card = folder / CARD
-    print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
-
-
-def _models_verify(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import verify
-    from lwap.errors import CheckpointError
-    from lwap.manifest import checkpoint_names
-
-    checked, errors = {}, []
-    for name in options.names or checkpoint_names():
-        try:
-            checked[name] = verify(name)
-        except LwapError as error:
-            errors.append(str(error))
-    if options.json:
-        print_json(checked)
-    else:
-        for name, lines in checked.items():
-            print(f"{name}: good")
-            for line in lines:
-                print(f"  {line}")
-        if not checked and not errors:
-            print("There are no checkpoints.")
-    if errors:
-        raise CheckpointError(" And: ".join(errors))
-
-
 # --- shared by the commands ---------------------------------------------------------------------
 
 
@@ -394,39 +258,6 @@ def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) ->
         )
     corpus = Path(options.whiten_on).name
     return {base: fit_whitening(bank, base, corpus=corpus) for base in bases}
-
-
-def _train_command(options: argparse.Namespace, config, data: Path) -> str:
-    """Return the command that gives this run again, data paths from LWAP_DATA on."""
-
-    def shown(path: str) -> str:
-        with contextlib.suppress(ValueError):
-            inside = Path(path).resolve().relative_to(data.resolve()).as_posix()
-            return f"$LWAP_DATA/{shlex.quote(inside)}"
-        return shlex.quote(Path(path).name)
-
-    kind = "triplets" if options.triplets else "sentences"
-    parts = [f"python -m lwap train --{kind} {shown(getattr(options, kind))}"]
-    if options.dev:
-        parts.append(f"--dev {shown(options.dev)}")
-    fields = type(config).__dataclass_fields__
-    # What the mode decides when it is not said need not be said again.
-    said = {name: getattr(options, name) for name in fields}
-    given = {name: value for name, value in said.items() if value != fields[name].default}
-    given |= {name: getattr(options, name) for name in ("data_name", "dev_name", "name")}
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            parts.append(flag)
-        elif value is not None:
-            # With "=": argparse takes -1e-05 for an option otherwise.
-            joint = "=" if str(value).startswith("-") else " "
-            parts.append(f"{flag}{joint}{shlex.quote(str(value))}")
-    return " \\\n    ".join(parts)
-
-
-def _info_dict(info) -> dict[str, Any]:
-    return {**vars(info), "folder": str(info.folder)}
 
 
 # --- the parser ---------------------------------------------------------------------------------
@@ -486,112 +317,10 @@ def _parser() -> argparse.ArgumentParser:
     # The paper's head: the residual one leans on the last mean, so its knock-outs are tiny.
     model_options(explain, strategies=None, model=PAPER_MODEL)
 
-    _add_train(add)
+    training.add_commands(add, commands, formatter)
     measure.add_commands(add, commands, formatter)
     mapping.add_commands(add)
+    changes.add_commands(add)
 
-    models = commands.add_parser(
-        "models",
-        help="List, show and verify checkpoints.",
-        description="List, show and verify checkpoints.",
-        epilog="Example:\n  python -m lwap models list",
-        formatter_class=formatter,
-    )
-    actions = models.add_subparsers(metavar="ACTION", required=True)
-
-    def add_action(name: str, run: Callable, summary: str, arguments: str):
-        action = actions.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=f"Example:\n  python -m lwap models {name} {arguments}".rstrip(),
-            formatter_class=formatter,
-        )
-        action.set_defaults(run=run)
-        return action
-
-    listing = add_action("list", _models_list, "List shipped checkpoints and finished runs.", "")
-    show = add_action("show", _models_show, "Print a checkpoint's model card.", DEFAULT_MODEL)
-    show.add_argument("name", help="a checkpoint, a run or a folder")
-    verifying = add_action(
-        "verify",
-        _models_verify,
-        "Check files, classes and encoder by SHA-256, and load it.",
-        DEFAULT_MODEL,
-    )
-    verifying.add_argument("names", nargs="*", help="default: all")
-    for command in (listing, show, verifying):
-        command.add_argument("--json", action="store_true", help="print one JSON object")
+    models.add_commands(commands, formatter)
     return parser
-
-
-def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
-    train = add(
-        "train",
-        _train,
-        "Train a pooling, and its encoder if asked to, with a contrastive objective.",
-        "Examples:\n"
-        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --residual last_mean\n"
-        "  python -m lwap train --triplets triplets.csv --dev pairs.csv --mode full\n"
-        "  python -m lwap train --sentences FILE --objective unsupervised --dev pairs.csv\n\n"
-        "Without --dev a tenth of the triplets is held out to choose the best step on.",
-    )
-    files = train.add_argument_group("data")
-    files.add_argument("--triplets", help="sent0, sent1, hard_neg (or anchor, positive, negative)")
-    files.add_argument("--sentences", help="for the unsupervised objective: one a line")
-    files.add_argument("--dev", help="scored pairs that the best step is chosen on")
-    files.add_argument("--dev-name", help="its name in the card (default: the file's)")
-    files.add_argument("--data-name", help="the triplets' name in the card (default: the file's)")
-    files.add_argument("--output", "-o", help="checkpoint folder (default: runs/…/model)")
-    files.add_argument("--name", help="the checkpoint's name (default: the folder's)")
-    files.add_argument("--json", action="store_true", help="print one JSON object")
-
-    # The defaults are TrainConfig's; read here without importing torch.
-    what = train.add_argument_group("what is trained")
-    what.add_argument(
-        "--encoder",
-        default="sentence-transformers/all-MiniLM-L6-v2",
-        help="folder or hub id (default: the bundled all-MiniLM-L6-v2)",
-    )
-    what.add_argument(
-        "--mode", default="head", help="head (default, encoder frozen), lora, or full"
-    )
-    what.add_argument(
-        "--objective",
-        default="supervised",
-        help="supervised (default: pairs or triplets) or unsupervised (sentences, dropout)",
-    )
-    what.add_argument(
-        "--pooling", default="lwap", help="lwap (default), scalar_mix, cls (dense, tanh), mean"
-    )
-    what.add_argument("--query", default="all", help="all (default, released code) or last (paper)")
-    what.add_argument("--scale", default="states", help="states (default) or sqrt_dim")
-    what.add_argument("--residual", default="none", help="none (default, the paper) or last_mean")
-    what.add_argument("--layer-norm", action="store_true", help="for pre-norm encoders")
-    run = train.add_argument_group("run")
-    for name, kind, default, text in _RUN_OPTIONS:
-        said = "the mode's" if default is None else default
-        run.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {said})")
-
-
-_RUN_OPTIONS = (
-    ("epochs", int, None, "passes over the data: 3 for a head, else 1"),
-    ("max-steps", int, 0, "steps after which the run ends; 0 is no limit"),
-    ("batch-size", int, 64, "rows a step; more rows are more negatives"),
-    ("accumulation", int, 1, "batches a step; adds no negatives"),
-    ("mini-batch", int, 0, "rows in memory at once, with the batch's own gradients; 0 is all"),
-    ("learning-rate", float, None, "peak: 1e-3 for a head, 5e-4 with LoRA, 2e-5 in full"),
-    ("head-learning-rate", float, None, "of the pooling beside an encoder: 1e-3, 1e-4"),
-    ("warmup", float, 0.1, "share of steps over which the rate rises"),
-    ("weight-decay", float, 0.0, "of AdamW"),
-    ("temperature", float, 0.05, "of InfoNCE, on cosines"),
-    ("hard-negative-weight", float, 0.0, "added to the own hard negative's logit (SimCSE)"),
-    ("dropout", float, None, "of the encoder: its own"),
-    ("max-tokens", int, 0, "read of a training sentence; 0 is the encoder's limit"),
-    ("lora-rank", int, 16, "of the adapters"),
-    ("lora-alpha", int, 32, "of the adapters"),
-    ("eval-steps", int, 20, "steps between two looks at the dev set"),
-    ("patience", int, 0, "looks without a better score before the run ends; 0 is never"),
-    ("precision", str, "auto", "of the encoder: fp32, bf16, or auto"),
-    ("seed", int, 0, "of initialisation, order, dropout and RReLU slopes"),
-)

@@ -1,4 +1,4 @@
-"""Plotly figures of layers, pairs, evaluations, searches and maps of embedding spaces.
+"""Plotly figures of layers, pairs, evaluations, searches, maps of embedding spaces and training.
 
 Pure functions from arrays and lists to `plotly.graph_objects.Figure`. This package knows nothing
 about encoders, tensors, tables, pages or files: it imports numpy, plotly and the states' names
@@ -20,12 +20,14 @@ nothing of it, `layout` builds on them and `marks` on `layout`; the other module
 and import from all of these, but not from each other.
 """
 
+from lwap.figures.changes import moved_pairs, weights_before_after
 from lwap.figures.evaluate import difference_strip, layer_curve, slice_strip
 from lwap.figures.grid import strategy_grid
 from lwap.figures.layers import (
     layer_attention,
     layer_attention_difference,
     layer_attention_grid,
+    model_weights,
     sentence_weights,
     state_similarity,
 )
@@ -50,15 +52,26 @@ from lwap.figures.style import (
     strategy_color,
     strategy_symbol,
 )
+from lwap.figures.training import (
+    MOST_RUNS,
+    Course,
+    course,
+    optimisation,
+    plane_path,
+    weights_over_time,
+)
 from lwap.names import state_name, state_tick
 
 __all__ = [
     "ACCENT",
     "BACKGROUND",
     "DIVERGING",
+    "MOST_RUNS",
     "STATE_COLORSCALE",
+    "Course",
     "alignment_uniformity",
     "cosine_distribution",
+    "course",
     "difference_strip",
     "geometry_course",
     "gold_scatter",
@@ -70,9 +83,13 @@ __all__ = [
     "layer_similarity",
     "map_span",
     "map_walk",
+    "model_weights",
+    "moved_pairs",
+    "optimisation",
     "pair_heatmap",
     "pair_scores",
     "pair_weights",
+    "plane_path",
     "rank_changes",
     "sentence_weights",
     "slice_strip",
@@ -85,4 +102,6 @@ __all__ = [
     "strategy_color",
     "strategy_grid",
     "strategy_symbol",
+    "weights_before_after",
+    "weights_over_time",
 ]

@@ -321,6 +321,73 @@ def sentence_weights(weights: Any, labels: Sequence[str], *, theme: str = "light
     return finish(figure, palette, height)
 
 
+def model_weights(
+    weights: Sequence[Any],
+    labels: Sequence[str],
+    *,
+    selected: int | None = None,
+    theme: str = "light",
+) -> go.Figure:
+    """Draw the layer weights of several models, one row each; they may differ in their depth.
+
+    Args:
+        weights: N arrays (S,), the weight of each state; S may differ, and what a model does not
+            have stays empty.
+        labels: N names of models.
+        selected: row with a band behind its name; None for no row.
+        theme: "light" or "dark".
+
+    Raises:
+        ValueError: there is no model, their numbers disagree, a weight is not finite, `selected`
+            is no row, or the theme is unknown.
+    """
+    palette = palette_of(theme)
+    known = [checked_arrays(weights=(row, "S"))[0] for row in weights]
+    if not known:
+        raise ValueError("weights is empty: there is no model")
+    labels = checked_texts("labels", labels, len(known))
+    if selected is not None and not 0 <= selected < len(known):
+        raise ValueError(f"selected is {selected}; there are rows 0 to {len(known) - 1}")
+    states = max(map(len, known))
+    values = np.full((len(known), states), np.nan)
+    for row, found in enumerate(known):
+        values[row, : len(found)] = found
+    zmax = upper_end(None, np.concatenate(known))
+
+    domains, height = stack([(BAR_HEADER, len(known) * ROW)], TICKS)
+    figure = go.Figure(
+        matrix(
+            values,
+            [hover_text(label) for label in labels],
+            hover="%{customdata[0]}<br>%{customdata[1]}: <b>%{z:.3f}</b>",
+            ygap=ROW - BRICK,
+            form=".2f" if values.size <= 400 else None,
+            scale=(STATE_COLORSCALE, 0, zmax),
+            colorbar=header_color_bar(palette, domains[0][1], [0, zmax], shift=12),
+            name="layer weights",
+        )
+    )
+    if selected is not None:
+        figure.add_shape(
+            name="selected",
+            type="rect",
+            layer="below",
+            xref="paper",
+            x0=0,
+            x1=1,
+            y0=selected - 0.5,
+            y1=selected + 0.5,
+            line_width=0,
+            fillcolor=palette.band,
+        )
+    figure.update_layout(
+        xaxis=state_axis(palette, states, anchor="y", title="state"),
+        yaxis=sentence_axis(palette, domains[0], labels, shift=3),
+    )
+    add_header(figure, palette, domains[0][1], "Layer weights", "one row a model", 4, shift=12)
+    return finish(figure, palette, height, left=4)
+
+
 def state_similarity(similarity: Any, *, theme: str = "light") -> go.Figure:
     """Draw the cosine between the hidden states of one encoder.
 

@@ -33,6 +33,7 @@ LEFT, RIGHT = 42, 10  # px, margins beside the plot
 HEADER = 40  # px, two lines of text above a row of a figure
 BAR_HEADER = 52  # px, the same below another row and with a colour bar at the right
 TICKS = 44  # px, tick labels and axis title below a figure
+PLANE_HEAD = "Better towards the lower left ↙"  # of the plane of alignment and uniformity
 ROW, BRICK = 46, 22  # px, a row with its sentence above it, and the cells in it
 
 
@@ -251,6 +252,17 @@ def free_axis(palette: Palette, span: Sequence[float], title: str | None) -> dic
         tickfont=dict(size=SMALL, color=palette.muted),
         title=axis_title(palette, title),
         fixedrange=True,
+    )
+
+
+def plane_axes(
+    palette: Palette, spans: Sequence[Sequence[float]], domain: tuple[float, float]
+) -> dict[str, Any]:
+    """Both axes of the plane of uniformity and alignment, for `update_layout`."""
+    y_axis = free_axis(palette, spans[1], "← alignment, lower is better")
+    return dict(
+        xaxis=free_axis(palette, spans[0], "← uniformity, lower is better"),
+        yaxis=y_axis | {"domain": domain},
     )
 
 

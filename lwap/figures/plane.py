@@ -14,13 +14,14 @@ from lwap.figures.layout import (
     HEADER,
     LEAST,
     PHONE,
+    PLANE_HEAD,
     RIGHT,
     SMALL,
     TICKS,
     add_header,
     finish,
-    free_axis,
     padded,
+    plane_axes,
     stack,
     strategy_lines,
 )
@@ -104,12 +105,10 @@ def alignment_uniformity(
             )
         )
     _add_labels(figure, palette, plane, numbered)
-    x_axis = free_axis(palette, plane.spans[0], "← uniformity, lower is better")
-    y_axis = free_axis(palette, plane.spans[1], "← alignment, lower is better")
     domains, height = stack([(HEADER + 8, plane.height)], TICKS)
-    figure.update_layout(xaxis=x_axis, yaxis=y_axis | {"domain": domains[0]})
+    figure.update_layout(**plane_axes(palette, plane.spans, domains[0]))
     note = "paths: one hidden state alone, numbered" if plane.paths else "one mark a strategy"
-    add_header(figure, palette, domains[0][1], "Better towards the lower left ↙", note, left=_LEFT)
+    add_header(figure, palette, domains[0][1], PLANE_HEAD, note, left=_LEFT)
     return finish(figure, palette, height, left=_LEFT)
 
 

@@ -44,7 +44,7 @@ def write_card(
         "",
         "## Training",
         "",
-        f"- Data: {data}, {result.triplets} {_rows(config)} after dropping duplicates. "
+        f"- Data: {data}, {result.triplets} {_rows(config)}{_left_out(result.dropped)}. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
         f"- {_how(config)} through sentence-transformers' trainer.",
         f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
@@ -83,6 +83,12 @@ _FILES = {
 
 def _rows(config) -> str:
     return "triplets" if config.objective == "supervised" else "sentences"
+
+
+def _left_out(dropped: dict[str, int]) -> str:
+    if not dropped:
+        return ""
+    return f" ({', '.join(f'{count} left out: {why}' for why, count in dropped.items())})"
 
 
 def _how(config) -> str:

@@ -95,6 +95,10 @@ class DevSet:
             found["uniformity"] = geometry.uniformity(unit[some.astype(int)]).value
         return found
 
+    def untouched(self) -> float:
+        """Return the score of the encoder's own mean, before anything was trained."""
+        return self.score(embed(self.before, "mean"))
+
     def score(self, vectors: np.ndarray) -> float:
         """Return what the best step is chosen by, of vectors of the set's sentences (N, D)."""
         if self.held_out is not None:

@@ -103,6 +103,13 @@ def trained_names() -> list[str]:
     return [info.name for info in list_checkpoints()]
 
 
+def is_checkpoint(name: str) -> bool:
+    """Return whether there is a checkpoint of that name or path, a damaged one included."""
+    from lwap.manifest import find_checkpoint
+
+    return find_checkpoint(name) is not None
+
+
 def facts(name: str) -> ModelFacts:
     """Return a model's facts, loading it if need be.
 

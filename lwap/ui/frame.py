@@ -23,6 +23,9 @@ The bundled encoder is all-MiniLM-L6-v2 (Apache-2.0), checked by SHA-256 at the 
 Everything runs on this machine; nothing that you type leaves it.
 """
 
+_SEEN = "models_seen"
+_OTHER_PICKERS = ("other", "second", "space_model")  # of a second model, on other pages
+
 
 def configure() -> None:
     """Set title, icon and layout; the first call of every run."""
@@ -47,16 +50,22 @@ def navigation():
             "Measure": [
                 st.Page("pages/evaluate.py", title="Evaluate", icon=":material/leaderboard:"),
             ],
+            "Train": [
+                st.Page("pages/finetune.py", title="Fine-tune", icon=":material/model_training:"),
+                st.Page("pages/models.py", title="Models", icon=":material/inventory_2:"),
+            ],
         }
     )
 
 
 def sidebar() -> None:
     """Draw the model picker, the model's facts, and the about box."""
+    names = cache.checkpoint_names()
+    gone = _leave_what_is_gone(names)
     with st.sidebar:
         name = st.selectbox(
             "Model",
-            cache.checkpoint_names(),
+            names,
             key="model",
             bind="query-params",
             accept_new_options=True,
@@ -64,6 +73,12 @@ def sidebar() -> None:
             help="A checkpoint, the plain encoder, or type a Hugging Face id or a folder. "
             "What you typed on the pages stays when you change it.",
         )
+        if gone:
+            st.warning(
+                f"'{escape(gone)}' is no longer there: it was renamed or deleted. This model "
+                "takes its place.",
+                icon=":material/info:",
+            )
         place = st.empty()
         st.segmented_control(
             "Figures download as",
@@ -77,6 +92,35 @@ def sidebar() -> None:
         with st.expander("About"):
             st.markdown(PAPER)
     _draw_facts(place, name)
+
+
+def _leave_what_is_gone(names: list[str]) -> str:
+    """Let no picker stay on a checkpoint that this session saw and that is gone.
+
+    Returns what the sidebar's picker was on, "" where it can stay.
+    """
+    seen = st.session_state.get(_SEEN, ())
+    st.session_state[_SEEN] = names
+    gone = [name for name in seen if name not in names and not cache.is_checkpoint(name)]
+    for key in _OTHER_PICKERS:
+        if st.session_state.get(key) in gone:
+            del st.session_state[key]
+    if (name := st.session_state.get("model")) not in gone:
+        return ""
+    st.session_state["model"] = names[0]
+    return name
+
+
+def use_model(name: str) -> None:
+    """Pick a model; for callbacks, which run before the picker is drawn."""
+    st.session_state["model"] = name
+
+
+def follow_rename(old: str, new: str) -> None:
+    """Let every picker that is on a checkpoint stay on it under its new name; for callbacks."""
+    for key in ("model", *_OTHER_PICKERS):
+        if st.session_state.get(key) == old:
+            st.session_state[key] = new
 
 
 def _draw_facts(place, name: str) -> None:

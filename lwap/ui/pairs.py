@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import streamlit as st
-from scipy.stats import rankdata
 
 from lwap import figures
 from lwap.data import FORMATS, MAX_MEGABYTES, read_pairs
 from lwap.errors import InputError, LwapError
+from lwap.scores import rank_among
 from lwap.ui import cache, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.state import example, link_values, put_in_link
@@ -151,6 +151,20 @@ def _as_pairs(table: pd.DataFrame) -> pd.DataFrame:
     }
     score = pd.to_numeric(table["score"], errors="coerce") if "score" in table else float("nan")
     return pd.DataFrame({**sentences, "score": score}).astype({"score": float})
+
+
+def scored_pairs() -> pd.DataFrame | None:
+    """Return the whole pairs of the table that have scores, as sentence1, sentence2, score.
+
+    None where the person brought none: the table shows an example as it is, or its scores can
+    rank nothing.
+    """
+    if "pairs" not in st.session_state or _is_unedited_example():
+        return None
+    pairs = _as_pairs(st.session_state["pairs"])
+    is_whole = pairs[["sentence1", "sentence2"]].map(lambda text: bool(text.strip())).all(axis=1)
+    pairs = pairs[is_whole & np.isfinite(pairs["score"])].reset_index(drop=True)
+    return pairs if len(pairs) >= 3 and pairs["score"].nunique() > 1 else None
 
 
 def take_pairs(found: Sequence[tuple[str, str]]) -> None:
@@ -403,12 +417,5 @@ def labels(comparison: Comparison, rows) -> list[str]:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks along the pairs, scaled to 0–100; NaN stays NaN and is not counted."""
-    ranks = np.full(values.shape, np.nan)
-    for column in range(values.shape[1]):
-        known = ~np.isnan(values[:, column])
-        if known.sum() > 1:
-            ranks[known, column] = 100 * (rankdata(values[known, column]) - 1) / (known.sum() - 1)
-        else:
-            ranks[known, column] = 100.0
-    return ranks
+    """Return ranks along the pairs, scaled to 0–100, (P, K); NaN stays NaN."""
+    return np.stack([rank_among(column) for column in values.T], axis=1)

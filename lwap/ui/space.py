@@ -26,7 +26,7 @@ from lwap.report import MAP_WARNINGS
 from lwap.ui import cache, layers, mapping, pairs, search, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.mapping import Drawn, MapRequest, Request, Spaces
-from lwap.ui.work import FAILED, STOPPED, WAITING, Work
+from lwap.ui.work import FAILED, STOPPED, Work
 
 if TYPE_CHECKING:
     from lwap.data import SentenceTable
@@ -199,6 +199,29 @@ def _settings() -> dict[str, Any]:
     }
 
 
+def link_of(models: tuple[str, str], strategies: tuple[str, str]) -> dict[str, str]:
+    """Return what a link to this page says, so that it shows two spaces of the example.
+
+    Args:
+        models: The first map's, which is the sidebar's too, and the second one's.
+        strategies: Of each.
+    """
+    return {
+        "model": models[0],
+        "space_a": strategies[0],
+        "space_model": SAME_MODEL if models[0] == models[1] else models[1],
+        "space_b": strategies[1],
+    }
+
+
+def take_link(link: dict[str, str]) -> None:
+    """Let this page show what a link says, whatever was chosen before; for callbacks."""
+    st.session_state.update(link)
+    for key in ("space_a", "space_b"):
+        st.session_state.pop(f"{key}_default", None)  # it was chosen, and not by default
+    st.session_state.pop("space_data", None)  # the example is the default
+
+
 # --- waiting ------------------------------------------------------------------------------------
 
 
@@ -211,7 +234,7 @@ def measured(chosen: Chosen, data: Dataset) -> Spaces:
     if found is None:
         found = mapping.spaces(chosen.request.spaces, data.table)
     if not found.wait(WAITED):
-        _follow(found, "Sentences encoded:", "Measuring both spaces.", "space_stop")
+        widgets.follow(found, "Sentences encoded:", "Measuring both spaces.", "space_stop")
         st.stop()
     if found.state == STOPPED:
         st.rerun()
@@ -250,7 +273,7 @@ def drawn_maps(chosen: Chosen, found: Spaces) -> Drawn:
         again = _with_button("Try again", "umap_again", mapping.umap, chosen.request, found)
         again.error(f"{escape(work.error)} Below is the PCA map.", icon=":material/error:")
         return found.pca
-    _follow(
+    widgets.follow(
         work,
         "UMAP is being drawn, PCA is shown meanwhile: step",
         "UMAP is being prepared, PCA is shown meanwhile.",
@@ -259,29 +282,10 @@ def drawn_maps(chosen: Chosen, found: Spaces) -> Drawn:
     return found.pca
 
 
-@st.fragment(run_every=0.7)
-def _follow(work: Work, what: str, before: str, key: str) -> None:
-    """Draw progress anew until the work has ended, then run the page again."""
-    if not work.is_active:
-        st.rerun()
-    left, right = st.columns([6, 1], vertical_alignment="center")
-    if work.state == WAITING:
-        left.progress(0.0, text="Another computation is running; this one is next.")
-    elif work.total > 1:
-        text = f"{what} {work.done:,} of {work.total:,}"
-        if work.remaining is not None:
-            text += f", about {work.remaining:.0f} s more"
-        left.progress(min(work.done / work.total, 1.0), text=text)
-    else:
-        left.progress(0.0, text=before)
-    if right.button("Stop", key=key, width="stretch"):
-        work.stop()
-
-
 def _result(work: Work, what: str, key: str) -> Any:
     """Return the result of something that was looked up; None while it is not there, and why."""
     if not work.wait(WAITED):
-        _follow(work, f"{what}:", f"{what}.", key)
+        widgets.follow(work, f"{what}:", f"{what}.", key)
         return None
     if work.state in (FAILED, STOPPED):
         again = _with_button("Try again", f"{key}_again", mapping.forget, work)

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lwap.errors import InputError
 from lwap.ui.state import example, link_values, phenomena, put_in_link
+from lwap.ui.work import WAITING, Work
 
 if TYPE_CHECKING:
     from lwap.ui.cache import ModelFacts
@@ -200,6 +201,32 @@ def progress(what: str, count: int, least: int = 64) -> Iterator[Callable[[int, 
         yield advance
     finally:
         bar.empty()
+
+
+@st.fragment(run_every=0.7)
+def follow(work: Work, what: str, before: str, key: str) -> None:
+    """Draw progress anew until the work has ended, then run the page again.
+
+    Args:
+        work: What is followed.
+        what: What its steps are, such as "Sentences encoded:".
+        before: What is said before the first one.
+        key: Of the button that stops it.
+    """
+    if not work.is_active:
+        st.rerun()
+    left, right = st.columns([6, 1], vertical_alignment="center")
+    if work.state == WAITING:
+        left.progress(0.0, text="Another computation is running; this one is next.")
+    elif work.total > 1:
+        text = f"{what} {work.done:,} of {work.total:,}"
+        if work.remaining is not None:
+            text += f", about {work.remaining:.0f} s more"
+        left.progress(min(work.done / work.total, 1.0), text=text)
+    else:
+        left.progress(0.0, text=before)
+    if right.button("Stop", key=key, width="stretch"):
+        work.stop()
 
 
 def choose(label: str, texts: Sequence[str], key: str, default: int = 0, **options: Any) -> int:

@@ -35,7 +35,12 @@ ADDRESSES = {
     "search": "/search",
     "evaluate": "/evaluate",
     "space": "/space",
+    "finetune": "/finetune",
+    "models": "/models",
 }
+TITLES = {name: name.capitalize() for name in ADDRESSES} | {"finetune": "Fine-tune"}
+# What a page shows first where that is no figure.
+WITHOUT_FIGURE = {"finetune": ".st-key-train_start button"}
 START_SECONDS = 60
 PAGE_SECONDS = 90  # the first page imports torch and loads a model
 

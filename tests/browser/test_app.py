@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.serving import ADDRESSES, OUTPUT, wait_until_drawn
+from tests.browser.serving import (
+    ADDRESSES,
+    OUTPUT,
+    TITLES,
+    WITHOUT_FIGURE,
+    wait_until_drawn,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -120,7 +126,7 @@ def test_a_page_is_drawn_without_a_click(open_app, page_name, theme):
     page = open_app(ADDRESSES[page_name], theme=theme)
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / f"{page_name}-{theme}-test.png")
-    expect(page.get_by_role("heading", name=page_name.capitalize(), level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name=TITLES[page_name], level=1)).to_be_visible()
     background = page.evaluate(
         "getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor"
     )
@@ -129,7 +135,7 @@ def test_a_page_is_drawn_without_a_click(open_app, page_name, theme):
         grid = page.locator(".st-key-strategy-grid")
         expect(grid).to_contain_text("layer_mean:6", timeout=60_000)
         expect(grid).to_contain_text("average")
-    first = page.locator(".js-plotly-plot .main-svg").first
+    first = page.locator(WITHOUT_FIGURE.get(page_name, ".js-plotly-plot .main-svg")).first
     assert first.bounding_box()["y"] < 900  # above the fold
     if page_name == "layers":
         picture = page.locator(".st-key-attention .heatmaplayer image")
@@ -334,13 +340,16 @@ def test_the_scores_can_be_downloaded(open_app):
 def test_the_first_request_may_be_for_any_page(fresh_server, open_app, page_name):
     """A fresh server has not yet seen app.py; the page must still come with its frame."""
     page = open_app(ADDRESSES[page_name], at=fresh_server)
-    expect(page.get_by_role("heading", name=page_name.capitalize(), level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name=TITLES[page_name], level=1)).to_be_visible()
     expect(page.get_by_test_id("stSidebar").get_by_label("Model").first).to_be_visible()
     expect(page.get_by_test_id("stSidebarNav")).to_contain_text("Layers")
     expect(page.get_by_test_id("stSidebarNav")).not_to_contain_text("app")
     expect(page.get_by_test_id("stSidebar")).to_contain_text("states of")
-    # Evaluate's figures come when its thread is done.
-    expect(page.locator(".js-plotly-plot").nth(1)).to_be_visible(timeout=60_000)
+    # Evaluate's figures come when its thread is done; Models has one figure.
+    last = page.locator(".js-plotly-plot").nth(0 if page_name == "models" else 1)
+    if page_name in WITHOUT_FIGURE:
+        last = page.locator(WITHOUT_FIGURE[page_name])
+    expect(last).to_be_visible(timeout=60_000)
 
 
 def test_the_other_page_and_back_keeps_text_and_model(open_app):

@@ -14,11 +14,16 @@ from pathlib import Path
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
-from lwap.ui import evaluations, mapping
+from lwap.ui import change, checking, evaluations, mapping, training_data
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
-PAGES = {name: f"pages/{name}.py" for name in ("layers", "pairs", "search", "evaluate", "space")}
+PAGES = {
+    name: f"pages/{name}.py"
+    for name in ("layers", "pairs", "search", "evaluate", "space", "finetune", "models")
+}
+
+TITLES = {name: name.capitalize() for name in PAGES} | {"finetune": "Fine-tune"}
 
 
 def settle(app: AppTest, seconds: float = SECONDS) -> AppTest:
@@ -38,6 +43,9 @@ def works() -> list:
         mapping._spaces,
         mapping._maps,
         mapping._lookups,
+        checking._registry,
+        training_data._downloads,
+        change._registry,
     )
     return [found for registry in registries for found in list(registry().found.values())]
 

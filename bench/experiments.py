@@ -1,0 +1,347 @@
+"""Train the poolings that are compared, measure them, and keep one line a run.
+
+A run that is already in the results file is skipped, so the script goes on where it was ended. Data
+are read from LWAP_DATA (or ../shared/data): SNLI triplets, WikiText sentences, the STS sets,
+Cranfield. Nothing of STS is trained on; the best step is chosen on STS-B dev.
+
+    python bench/experiments.py                  # every run of the table
+    python bench/experiments.py --only full      # those with "full" in their name
+    python bench/experiments.py --list           # what there is, and what is done
+    python bench/experiments.py --table          # the table, from the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "experiments.jsonl"
+KEPT = ROOT / "runs" / "experiments"  # cosines of each run, for paired intervals
+UNTOUCHED = "untouched mean"
+OBJECTIVES = ("supervised", "unsupervised")
+POOLINGS: dict[str, dict[str, Any]] = {
+    "cls+dense": {"pooling": "cls"},
+    "mean": {"pooling": "mean"},
+    "scalar_mix": {"pooling": "scalar_mix"},
+    "lwap paper": {"pooling": "lwap"},
+    "lwap residual": {"pooling": "lwap", "residual": "last_mean"},
+}
+DECIDING = ("mean", "lwap paper", "lwap residual")  # three seeds in full, too
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        name: Objective, mode and pooling.
+        settings: Of `TrainConfig`, seed included.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(hash=False)
+
+    @property
+    def key(self) -> str:
+        """The run's name with its seed."""
+        return f"{self.name}, seed {self.settings['seed']}"
+
+    @property
+    def file(self) -> Path:
+        """Where the run's cosines are kept."""
+        return KEPT / f"{self.key.replace(', ', '-').replace(' ', '-').replace('/', '-')}.npz"
+
+
+def table_runs() -> Iterator[Run]:
+    """Return the runs of the table, in the order in which they matter."""
+    for seed in (0, 1, 2):
+        for mode in ("head", "full"):
+            for pooling, options in POOLINGS.items():
+                for objective in OBJECTIVES:
+                    if mode == "head" and pooling == "mean":
+                        continue  # nothing to train
+                    if mode == "full" and seed and pooling not in DECIDING:
+                        continue
+                    settings = {"objective": objective, "mode": mode, "seed": seed, **options}
+                    if mode == "full":
+                        settings["max_tokens"] = 64
+                    yield Run(f"{objective} / {mode} / {pooling}", settings)
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+class Measure:
+    """Seven STS tasks, STS-B dev, geometry on STS-B test, Cranfield; of any model."""
+
+    def __init__(self, precision: str = "fp32", has_search: bool = True) -> None:
+        from lwap.catalogue import STANDARD, read_task
+        from lwap.data import data_folder, read_retrieval
+
+        self.precision = precision
+        folder = data_folder()
+        self.tasks = {key: read_task(key, folder) for key in (*STANDARD, "stsb-dev")}
+        self.standard = STANDARD
+        self.search = read_retrieval(folder / "retrieval" / "cranfield") if has_search else None
+        texts: dict[str, None] = {}
+        for pairs in self.tasks.values():
+            texts.update(dict.fromkeys([*pairs["sentence1"], *pairs["sentence2"]]))
+        if self.search is not None:
+            texts.update(dict.fromkeys([*self.search.documents, *self.search.queries]))
+        self.row_of = {text: row for row, text in enumerate(texts)}
+
+    def vectors(self, model) -> np.ndarray:
+        """Return the vectors of every sentence that is needed, (N, D)."""
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        from lwap.bank import encode_layers
+        from lwap.training.dev import pooled
+
+        summaries = ("cls", "mean")
+        if isinstance(list(model)[1], Pooling):
+            summaries = (list(model)[1].pooling_mode,)
+        bank = encode_layers(
+            model, list(self.row_of), summaries=summaries, precision=self.precision
+        )
+        return pooled(bank, model)
+
+    def cosines(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the cosines of each task's pairs."""
+        from lwap.scores import cosine
+
+        found = {}
+        for key, pairs in self.tasks.items():
+            first, second = (
+                [self.row_of[text] for text in pairs[side]] for side in ("sentence1", "sentence2")
+            )
+            found[key] = cosine(vectors[first], vectors[second])
+        return found
+
+    def scores(self, vectors: np.ndarray, cosines: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return Spearman × 100 of each task, their average, geometry and nDCG@10."""
+        from lwap.evaluation import geometry, retrieval
+        from lwap.evaluation.sts import spearman
+
+        gold = {key: self.gold(key) for key in self.tasks}
+        sts = {key: round(spearman(cosines[key], gold[key]), 3) for key in self.tasks}
+        found: dict[str, Any] = {
+            "dev": sts.pop("stsb-dev"),
+            "sts": sts,
+            "average": round(float(np.mean(list(sts.values()))), 3),
+        }
+        pairs = self.tasks["stsb"]
+        texts = list(dict.fromkeys([*pairs["sentence1"], *pairs["sentence2"]]))
+        unit = geometry.normalise(vectors[[self.row_of[text] for text in texts]])
+        place = {text: row for row, text in enumerate(texts)}
+        good = pairs[(pairs["score"] >= 4) & (pairs["sentence1"] != pairs["sentence2"])]
+        first, second = ([place[text] for text in good[s]] for s in ("sentence1", "sentence2"))
+        found["uniformity"] = round(geometry.uniformity(unit).value, 4)
+        found["alignment"] = round(geometry.alignment(unit[first], unit[second]), 4)
+        if self.search is not None:
+            documents = vectors[[self.row_of[text] for text in self.search.documents]]
+            queries = vectors[[self.row_of[text] for text in self.search.queries]]
+            ranking = retrieval.search(queries, documents, min(1000, len(documents)))
+            measured = retrieval.evaluate(ranking.indices, self.search.relevance)
+            found["ndcg10"] = round(measured.means["ndcg_at_10"].value, 3)
+        return found
+
+    def gold(self, key: str) -> np.ndarray:
+        """Return a task's scores."""
+        return self.tasks[key]["score"].to_numpy(dtype=float, copy=True)
+
+
+def training_data(objective: str):
+    """Return triplets or sentences."""
+    from lwap.data import data_folder, read_sentences, read_training
+
+    if objective == "supervised":
+        return read_training(data_folder() / "nli" / "snli-triplets.csv")
+    return read_sentences(data_folder() / "wiki" / "wikitext2-sentences.txt")
+
+
+def dev_pairs():
+    """Return STS-B dev."""
+    from lwap.data import data_folder, read_pairs
+
+    return read_pairs(data_folder() / "sts" / "stsb-dev.csv")
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+def untouched(measure: Measure) -> dict[str, Any]:
+    """Measure the encoder with its own mean pooling."""
+    import lwap
+    from lwap.bank import encode_layers
+    from lwap.strategy import embed
+
+    bank = encode_layers(lwap.load(), list(measure.row_of), summaries=("mean",))
+    vectors = embed(bank, "mean")
+    return _measured(measure, vectors, KEPT / "untouched-mean.npz")
+
+
+def work(run: Run, measure: Measure) -> dict[str, Any]:
+    """Train and measure."""
+    from lwap.training import TrainConfig, train
+
+    started = time.perf_counter()
+    config = TrainConfig(**run.settings)
+    result = train(config, training_data(config.objective), dev_pairs(), dev_name="STS-B dev")
+    trained = time.perf_counter()
+    found = _measured(measure, measure.vectors(result.model), run.file)
+    return {
+        **found,
+        "best_step": result.best_step,
+        "steps": int(result.history.steps.iloc[-1]),
+        "diverged_at": result.diverged_at,
+        "train_seconds": round(trained - started),
+        "measure_seconds": round(time.perf_counter() - trained),
+    }
+
+
+def _measured(measure: Measure, vectors: np.ndarray, file: Path) -> dict[str, Any]:
+    cosines = measure.cosines(vectors)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **{key: values.astype(np.float32) for key, values in cosines.items()})
+    return measure.scores(vectors, cosines)
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def read_results() -> dict[str, dict[str, Any]]:
+    """Return what is done, by key; the last line of a key counts."""
+    if not RESULTS.exists():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines() if line.strip()]
+    return {row["key"]: row for row in rows}
+
+
+def write_result(key: str, name: str, settings: dict[str, Any], found: dict[str, Any]) -> None:
+    """Append one run."""
+    from _measure import machine
+
+    row = {"key": key, "name": name, "settings": settings, **found, "machine": machine()}
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def averages(files: list[Path], measure: Measure, resamples: int = 1000) -> np.ndarray:
+    """Return the seven-task average of each file's cosines in each resample, (F, R).
+
+    Resamples are over pairs, the same ones for every file.
+    """
+    from lwap.evaluation.bootstrap import spearman_draws
+
+    kept = [np.load(file) for file in files]
+    draws = [
+        spearman_draws(
+            np.stack([cosines[key] for cosines in kept]).astype(np.float64).round(6),
+            measure.gold(key),
+            resamples=resamples,
+            seed=[0, place],
+        )
+        for place, key in enumerate(measure.standard)
+    ]
+    return np.mean(draws, axis=0)
+
+
+def table() -> str:
+    """Return the table, with paired intervals against mean pooling of the same objective."""
+    measure = Measure(has_search=False)
+    done = read_results()
+    groups: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    for run in table_runs():
+        if run.key in done:
+            groups.setdefault(run.name, []).append((run, done[run.key]))
+    lines = [
+        "| objective / trained / pooling | seeds | average | uniformity ↓ | alignment ↓ | "
+        "nDCG@10 | against trained mean | against untouched |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    first = done.get(UNTOUCHED)
+    if first:
+        lines.append(
+            f"| {UNTOUCHED} | – | {first['average']:.2f} | {first['uniformity']:.2f} | "
+            f"{first['alignment']:.3f} | {first['ndcg10']:.2f} | – | – |"
+        )
+    for name, rows in groups.items():
+        objective = name.split(" / ")[0]
+        cells = [name, str(len(rows))]
+        for key, digits in (("average", 2), ("uniformity", 2), ("alignment", 3), ("ndcg10", 2)):
+            values = [row[key] for _, row in rows]
+            spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.{digits}f}{spread}")
+        peers = {
+            run.settings["seed"]: run for run, _ in groups.get(f"{objective} / full / mean", [])
+        }
+        pairs = [
+            (run, peers[run.settings["seed"]]) for run, _ in rows if run.settings["seed"] in peers
+        ]
+        pairs = [] if name.endswith("full / mean") else pairs
+        cells.append(_difference([(a.file, b.file) for a, b in pairs], measure))
+        own = [(run.file, KEPT / "untouched-mean.npz") for run, _ in rows]
+        cells.append(_difference(own, measure))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference(pairs: list[tuple[Path, Path]], measure: Measure) -> str:
+    """Return the mean difference over seeds, with its interval over pairs of sentences."""
+    pairs = [pair for pair in pairs if all(file.exists() for file in pair)]
+    if not pairs:
+        return "–"
+    files = sorted({file for pair in pairs for file in pair})
+    draws = averages(files, measure)
+    kept = [np.load(file) for file in files]
+    from lwap.evaluation.sts import spearman
+
+    values = [
+        float(np.mean([spearman(each[key], measure.gold(key)) for key in measure.standard]))
+        for each in kept
+    ]
+    place = {file: row for row, file in enumerate(files)}
+    value = np.mean([values[place[a]] - values[place[b]] for a, b in pairs])
+    differences = np.mean([draws[place[a]] - draws[place[b]] for a, b in pairs], axis=0)
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def main() -> None:
+    """Do what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="runs with this in their name")
+    parser.add_argument("--list", action="store_true", help="what there is, and what is done")
+    parser.add_argument("--table", action="store_true", help="the table, from the results")
+    options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
+    done = read_results()
+    wanted = [run for run in table_runs() if options.only in run.key]
+    if options.list:
+        for run in wanted:
+            print(f"{'done' if run.key in done else '    '}  {run.key}")
+        return
+    measure = Measure()
+    if UNTOUCHED not in done:
+        write_result(UNTOUCHED, UNTOUCHED, {}, untouched(measure))
+    for run in wanted:
+        if run.key in read_results():  # by another process, meanwhile
+            continue
+        print(run.key, flush=True)
+        found = work(run, measure)
+        write_result(run.key, run.name, run.settings, found)
+        print(f"  average {found['average']}, dev {found['dev']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The command `models`: list, show, verify, rename, delete and import checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lwap.cli.shared import DEFAULT_MODEL, print_json
+from lwap.errors import InputError, LwapError
+
+
+def _list(options: argparse.Namespace) -> None:
+    from lwap.manifest import list_checkpoints
+    from lwap.sources import BUNDLED
+
+    found = list_checkpoints()
+    if options.json:
+        print_json({"checkpoints": [_info_dict(info) for info in found], "encoder": BUNDLED})
+        return
+    for info in found:
+        print(f"{info.name:<26}{info.pooling:<12}{info.size_bytes / 1e6:5.1f} MB  {info.encoder}")
+    print(f"{BUNDLED:<26}{'mean':<12}          the bundled encoder, untouched")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from lwap.errors import ModelError
+    from lwap.manifest import CARD, find_checkpoint, list_checkpoints, read_info
+
+    folder = find_checkpoint(options.name)
+    if folder is None:
+        names = ", ".join(info.name for info in list_checkpoints()) or "none"
+        raise ModelError(f"There is no checkpoint '{options.name}'. There are: {names}.")
+    if options.json:
+        print_json(_info_dict(read_info(folder)))
+        return
+    card = folder / CARD
+    print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import verify
+    from lwap.errors import CheckpointError
+    from lwap.manifest import checkpoint_names
+
+    checked, errors = {}, []
+    for name in options.names or checkpoint_names():
+        try:
+            checked[name] = verify(name)
+        except LwapError as error:
+            errors.append(str(error))
+    if options.json:
+        print_json(checked)
+    else:
+        for name, lines in checked.items():
+            print(f"{name}: good")
+            for line in lines:
+                print(f"  {line}")
+        if not checked and not errors:
+            print("There are no checkpoints.")
+    if errors:
+        raise CheckpointError(" And: ".join(errors))
+
+
+def _rename(options: argparse.Namespace) -> None:
+    from lwap.models import rename
+
+    model = rename(options.name, options.new)
+    if options.json:
+        print_json({"name": model.name, "folder": str(model.folder)})
+    else:
+        print(f"'{options.name}' is called '{model.name}' now.")
+
+
+def _delete(options: argparse.Namespace) -> None:
+    from lwap.models import delete, own_model, what_stays
+
+    model = own_model(options.name, "deleted")
+    if not options.yes:
+        if options.json or not sys.stdin.isatty():
+            raise InputError(
+                f"'{model.name}' was not deleted: nobody can be asked here. Add --yes to delete it "
+                "without being asked."
+            )
+        beside = ", ".join(what_stays(model))
+        print(f"{model.folder}: {model.size_bytes / 1e6:.1f} MB, with its card and its scores.")
+        print(f"Stays: {beside}." if beside else "Nothing of the run stays.")
+        try:
+            answer = input("Delete it for good? [y/N] ")
+        except EOFError:  # Ctrl-D
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            print("Not deleted.")
+            return
+    stays = delete(model.name)
+    if options.json:
+        print_json({"deleted": model.name, "folder": str(model.folder), "stays": stays})
+    else:
+        print(f"Deleted: {model.name}" + (f" ({', '.join(stays)} stay)" if stays else ""))
+
+
+def _import(options: argparse.Namespace) -> None:
+    from lwap.models import import_checkpoint
+
+    model = import_checkpoint(options.path, options.name)
+    if options.json:
+        print_json(
+            {
+                "name": model.name,
+                "folder": str(model.folder),
+                "size_bytes": model.size_bytes,
+            }
+        )
+    else:
+        print(f"Imported: {model.name} ({model.size_bytes / 1e6:.1f} MB), verified.")
+
+
+def _info_dict(info) -> dict[str, Any]:
+    return {**vars(info), "folder": str(info.folder)}
+
+
+def add_commands(commands, formatter: type[argparse.HelpFormatter]) -> None:
+    """Add the command of this module to the parser of `python -m lwap`."""
+    summary = "List, show, verify, rename, delete and import checkpoints."
+    models = commands.add_parser(
+        "models",
+        help=summary,
+        description=summary,
+        epilog="Example:\n  python -m lwap models list",
+        formatter_class=formatter,
+    )
+    actions = models.add_subparsers(metavar="ACTION", required=True)
+
+    def add(name: str, run: Callable, summary: str, arguments: str, more: str = ""):
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example:\n  python -m lwap models {name} {arguments}".rstrip() + more,
+            formatter_class=formatter,
+        )
+        action.set_defaults(run=run)
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+        return action
+
+    add("list", _list, "List shipped checkpoints and finished runs.", "")
+    show = add("show", _show, "Print a checkpoint's model card.", DEFAULT_MODEL)
+    show.add_argument("name", help="a checkpoint, a run or a folder")
+    verifying = add(
+        "verify",
+        _verify,
+        "Check files, classes and encoder by SHA-256, and load it.",
+        DEFAULT_MODEL,
+    )
+    verifying.add_argument("names", nargs="*", help="default: all")
+    renaming = add("rename", _rename, "Rename a checkpoint of your own.", "lwap-mine mine-v2")
+    renaming.add_argument("name", help="a checkpoint in the runs folder")
+    renaming.add_argument("new", help="its new name: letters, digits, '-', '_' and '.'")
+    deleting = add(
+        "delete",
+        _delete,
+        "Delete a checkpoint of your own.",
+        "mine-v2",
+        "\n\nOnly the checkpoint goes; settings, log and metrics of its run stay.",
+    )
+    deleting.add_argument("name", help="a checkpoint in the runs folder")
+    deleting.add_argument("--yes", action="store_true", help="do not ask")
+    importing = add(
+        "import",
+        _import,
+        "Import a checkpoint from a zip file or a folder, and verify it.",
+        "checkpoint.zip --name mine",
+        "\n\nA folder that sentence-transformers saved is taken as well. Pickles, code, links and\n"
+        "paths that leave the folder are refused.",
+    )
+    importing.add_argument("path", help="a zip file, or a checkpoint's folder")
+    importing.add_argument("--name", help="what it will be called (default: its own name)")

@@ -1,0 +1,117 @@
+"""What a finished run leaves: its checkpoint with card, and the command that gives it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lwap.checkpoints import save_checkpoint
+from lwap.training.card import write_card
+from lwap.training.config import EPOCHS, HEAD_LEARNING_RATE, LEARNING_RATE, Mode, TrainConfig
+from lwap.training.loop import world_size
+from lwap.training.run import TrainResult
+
+CONTAINS = {Mode.HEAD: "head", Mode.LORA: "adapter", Mode.FULL: "encoder"}
+
+
+def save_result(
+    result: TrainResult,
+    folder: Path,
+    *,
+    name: str,
+    encoder: Mapping[str, Any],
+    data_name: str,
+    data_sha256: str,
+    dev_sha256: str,
+    command: str,
+) -> Path:
+    """Write the checkpoint of a run, with its model card.
+
+    Args:
+        result: Of `train`.
+        folder: Where to.
+        name: The checkpoint's name.
+        encoder: From `identify_encoder`.
+        data_name: What it was trained on, in words.
+        data_sha256, dev_sha256: Of the files; "" where there was none.
+        command: That gives it again; "" where none does.
+
+    Raises:
+        CheckpointError: If it cannot be written.
+    """
+    card = write_card(
+        name,
+        result,
+        command=command,
+        data=data_name,
+        data_sha256=data_sha256,
+        dev_sha256=dev_sha256,
+    )
+    return save_checkpoint(
+        result.model,
+        folder,
+        name=name,
+        **encoder,
+        training={
+            **result.config.to_dict(),
+            "data": data_name,
+            "triplets": result.triplets,
+            "metric": result.metric,
+            **({"processes": processes} if (processes := world_size()) > 1 else {}),
+        },
+        results=result.results,
+        card=card,
+        contains=CONTAINS[Mode(result.config.mode)],
+    )
+
+
+def given_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that differ from what they are if nobody sets them."""
+    mode = Mode(config.mode)
+    by_mode = {"learning_rate": LEARNING_RATE[mode], "epochs": EPOCHS[mode]}
+    if config.has_own_head_rate:
+        by_mode["head_learning_rate"] = HEAD_LEARNING_RATE[mode]
+    defaults = {field.name: field.default for field in TrainConfig.__dataclass_fields__.values()}
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if value not in (defaults[name], by_mode.get(name, defaults[name]))
+    }
+
+
+def command_of(
+    config: TrainConfig,
+    data: str,
+    dev: str | None = None,
+    *,
+    kind: str = "triplets",
+    **names: str | None,
+) -> str:
+    """Return the command that gives a run again.
+
+    Args:
+        config: Its settings.
+        data, dev: The files, as the command shall name them.
+        kind: What the data are read as: "triplets" (pairs, too) or "sentences".
+        names: data_name, dev_name, name; what is None is left out.
+    """
+    parts = [f"python -m lwap train --{kind} {data}"]
+    if (processes := world_size()) > 1:  # batch_size is each one's
+        start = f"torchrun --nproc_per_node {processes} -m lwap train"
+        parts = [f"{start} --{kind} {data}", "--output model"]
+    if dev:
+        parts.append(f"--dev {dev}")
+    given = given_settings(config)
+    if kind == "sentences":  # they have no other objective
+        given.pop("objective", None)
+    for name, value in {**given, **names}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            parts.append(flag)
+        elif value is not None:
+            # With "=": argparse takes -1e-05 for an option otherwise.
+            joint = "=" if str(value).startswith("-") else " "
+            parts.append(f"{flag}{joint}{shlex.quote(str(value))}")
+    return " \\\n    ".join(parts)

@@ -1,0 +1,35 @@
+"""Models: which trained poolings do I have, and can I trust them?"""
+
+import streamlit as st
+
+from lwap.ui import frame, models
+
+READING = """
+One row a model. **Dev score** is Spearman × 100 on the set that the best step was chosen on, so it
+flatters; scores on different sets cannot be compared. **Against mean** is the difference to the
+untouched encoder on the same pairs: only where its interval excludes zero did training change
+anything that this set can see. *Evaluate* has the honest test.
+
+**Layer weights** say which states a pooling reads, on the mean over its dev sentences. A plain mean
+reads the last layer alone. A pooling *+ last mean* adds that layer once more, beside its weights.
+
+*Verify* checks every file by SHA-256, the classes, and the encoder, and loads the model. What you
+import is checked the same way before it is kept; no code in it ever runs.
+"""
+
+frame.header("Models", "Which trained poolings do I have, and can I trust them?", READING)
+
+with frame.messages():
+    found = models.entries()
+    chosen = models.chosen_of(found)
+    models.table(found)
+    left, right = st.columns(2, gap="large")
+    with left:
+        models.weights_figure(found, chosen)
+    with right:
+        models.say_what_happened()
+        models.choose(found, chosen)
+        models.one_model(chosen)
+        models.import_box()
+    models.change_box(chosen)
+    models.card(chosen)
