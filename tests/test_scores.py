@@ -1,11 +1,12 @@
 """Cosine and percentile against scipy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import cosine as scipy_distance
 from scipy.stats import percentileofscore
 
-from lwap.scores import cosine, percentile_among
+from lwap.scores import cosine, percentile_among, rank_among
 
 
 def random_vectors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -80,3 +81,12 @@ def test_percentile_at_the_ends():
         87.5,
         100,
     ]
+
+
+def test_ranks_are_pandas_ties_and_gaps_included():
+    values = random_vectors(50).astype(float).round(1)
+    values[[3, 7]] = np.nan
+    expected = 100 * (pd.Series(values).rank() - 1) / 47
+    np.testing.assert_allclose(rank_among(values), expected)
+    assert rank_among(np.array([np.nan, 0.3])).tolist()[1] == 100
+    assert rank_among(np.array([])).tolist() == []
