@@ -499,19 +499,32 @@ def _recorded_weights(info: CheckpointInfo) -> Weights | None:
     after = recorded_weights(info)
     if after is None or info.pooling not in HEAD_STRATEGIES.values():
         return None
-    first = None
+    looks = []
     if info.folder.name == MODEL:
-        first = next(iter(Followed(Run(info.folder.parent)).read().looks), None)
-    before = first.get("layer_weights") if first and first["step"] == 0 else None
-    is_whole = isinstance(before, list) and len(before) == len(after)
-    if not is_whole or not all(isinstance(each, int | float) for each in before):
-        before = None
+        looks = Followed(Run(info.folder.parent)).read().looks
+    first, best = (
+        _weights_at(looks, step, len(after)) for step in (0, info.results.get("best_step"))
+    )
+    if first is not None and best is not None:
+        after = best  # as exact as the first: less digits would be taken for a change
     return Weights(
-        # As exact as what the checkpoint says; more digits would be taken for a change.
-        before=None if before is None else tuple(round(float(each), 4) for each in before),
-        after=tuple(round(each, 4) for each in after),
+        before=first,
+        after=tuple(after),
         measured_on=f"the dev set '{info.results.get('dev_set') or 'of the run'}'",
     )
+
+
+def _weights_at(
+    looks: Sequence[dict[str, Any]], step: int | None, states: int
+) -> tuple[float, ...] | None:
+    """Return the layer weights (S,) that a run noted at a step; None where it did not."""
+    for look in looks:
+        found = look.get("layer_weights")
+        if look["step"] != step or not isinstance(found, list) or len(found) != states:
+            continue
+        if all(isinstance(each, int | float) and math.isfinite(each) for each in found):
+            return tuple(map(float, found))
+    return None
 
 
 def _measured_weights(read: Sequence[_Read]) -> Weights | None:

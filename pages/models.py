@@ -13,6 +13,9 @@ anything that this set can see. *Evaluate* has the honest test.
 **Layer weights** say which states a pooling reads, on the mean over its dev sentences. A plain mean
 reads the last layer alone. A pooling *+ last mean* adds that layer once more, beside its weights.
 
+*What did it change?* reads the model and its untouched encoder on the same pairs and sentences. A
+gain on the set that the step was chosen on is no evidence of one elsewhere; choose another.
+
 *Verify* checks every file by SHA-256, the classes, and the encoder, and loads the model. What you
 import is checked the same way before it is kept; no code in it ever runs.
 """

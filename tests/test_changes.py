@@ -21,6 +21,7 @@ from lwap.diskcache import DiskCache
 from lwap.errors import ConfigError, InputError, LwapError, ModelError, StrategyError
 from lwap.evaluation.sts import spearman_difference
 from lwap.jobs.worker import Worker
+from lwap.manifest import read_info
 from lwap.training import TrainConfig, train
 from lwap.training.save import save_result
 
@@ -277,8 +278,11 @@ def test_weights_before_are_those_of_the_run(
     Worker(run, tell=str).work()
     found = what_changed("mine", pairs, texts)
     looks = jobs.Followed(run).read().looks
-    assert found.weights.before == pytest.approx(looks[0]["layer_weights"], abs=1e-4)
-    assert sum(found.weights.after) == pytest.approx(1, abs=1e-3)
+    assert list(found.weights.before) == looks[0]["layer_weights"]
+    results = read_info(run.model_folder).results
+    best = next(look for look in looks if look["step"] == results["best_step"])
+    assert list(found.weights.after) == best["layer_weights"]
+    assert found.weights.after == pytest.approx(results["layer_weights"], abs=1e-4)
     assert found.chosen_on == len(pairs)
     assert "no evidence of one elsewhere" in found.warning
     other = what_changed("mine", pairs.assign(sentence1=pairs.sentence1 + " So."), texts)
