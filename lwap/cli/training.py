@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -24,6 +23,7 @@ def _train(options: argparse.Namespace) -> None:
     from lwap.hardware import resolve_device
     from lwap.sources import file_sha256
     from lwap.training.check import check_data
+    from lwap.training.loop import is_first_process, world_size
     from lwap.training.save import command_of, given_settings
 
     resolve_device("auto")
@@ -37,7 +37,7 @@ def _train(options: argparse.Namespace) -> None:
     # What would be refused later is refused before it is trained.
     if options.output:
         check_target(Path(options.output))
-    elif _is_one_of_several():
+    elif world_size() > 1:
         raise InputError(
             "Under torchrun give --output: only one process can have the run's folder."
         )
@@ -48,7 +48,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     if check.problems:
         raise ConfigError(" ".join(check.problems))
-    if not options.json and _is_first():
+    if not options.json and is_first_process():
         for warning in check.warnings:
             print(f"Note: {warning}", file=sys.stderr)
     names = {"data_name": options.data_name, "dev_name": options.dev_name, "name": options.name}
@@ -105,14 +105,6 @@ def _config(options: argparse.Namespace):
     return config_of(options.preset, said.pop("objective", "supervised"), **said)
 
 
-def _is_one_of_several() -> bool:
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def _shown(file: Path, data: Path) -> str:
     """Return a file as a card names it: from the data folder on, else by its name alone."""
     with contextlib.suppress(ValueError):
@@ -124,22 +116,29 @@ def _shown(file: Path, data: Path) -> str:
 def _train_into(output: Path, options, config, data, dev, dev_name, encoder, about) -> None:
     """Train here and now, into a folder that the person named; nothing else is kept."""
     from lwap.training import train
+    from lwap.training.loop import is_first_process
     from lwap.training.save import save_result
 
     name = options.name or (output.parent.name if output.name == "model" else output.name)
 
-    def log(event: dict[str, Any]) -> None:
+    with show_progress("sentences encoded", options) as progress:
+        result = train(config, data, dev, dev_name=dev_name, progress=progress, log=_looks(options))
+    if not is_first_process():
+        return
+    save_result(result, output, name=name, encoder=encoder, **about)
+    _print_result(options, output, name, result.seconds)
+    if result.diverged_at is not None:
+        print(f"The run diverged at step {result.diverged_at}.", file=sys.stderr)
+
+
+def _looks(options: argparse.Namespace) -> Callable[[dict[str, Any]], None]:
+    """Return what prints a run's looks at the dev set, unless JSON is asked for."""
+
+    def say(event: dict[str, Any]) -> None:
         if event["event"] == "look" and not options.json:
             print(_line(event), flush=True)
 
-    with show_progress("sentences encoded", options) as progress:
-        result = train(config, data, dev, dev_name=dev_name, progress=progress, log=log)
-    if not _is_first():
-        return
-    save_result(result, output, name=name, encoder=encoder, **about)
-    _print_result(options, output, name, result.best_step, result.seconds)
-    if result.diverged_at is not None:
-        print(f"The run diverged at step {result.diverged_at}.", file=sys.stderr)
+    return say
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -148,7 +147,7 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def _print_result(
-    options: argparse.Namespace, folder: Path, name: str, best_step: int, seconds: dict[str, float]
+    options: argparse.Namespace, folder: Path, name: str, seconds: dict[str, float]
 ) -> None:
     from lwap.manifest import read_info
 
@@ -160,13 +159,13 @@ def _print_result(
                 "name": name,
                 "folder": str(folder),
                 "size_bytes": info.size_bytes,
-                "best_step": best_step,
+                "best_step": results["best_step"],
                 "results": results,
                 "seconds": rounded(list(seconds.values())),
             }
         )
         return
-    print(f"\nBest by {metric}: step {best_step}")
+    print(f"\nBest by {metric}: step {results['best_step']}")
     for key, score in results.get("dev_spearman", {}).items():
         print(f"  {key:<12}{score['value']:.2f}  [{score['low']:.2f}, {score['high']:.2f}]")
     print(f"Seconds: {', '.join(f'{part} {s:.1f}' for part, s in seconds.items())}")
@@ -180,12 +179,8 @@ def _work(run, options: argparse.Namespace) -> None:
 
     started = time.perf_counter()
 
-    def say(event: dict[str, Any]) -> None:
-        if event["event"] == "look" and not options.json:
-            print(_line(event), flush=True)
-
     with show_progress("sentences encoded", options) as progress:
-        worker = Worker(run, say=say, progress=progress, tell=_log_to(run))
+        worker = Worker(run, say=_looks(options), progress=progress, tell=_log_to(run))
         before = signal.signal(signal.SIGINT, worker.tell_to_stop)
         try:
             phase = worker.work()
@@ -198,9 +193,8 @@ def _work(run, options: argparse.Namespace) -> None:
         at = f"a checkpoint of step {checkpoint} is kept" if checkpoint else "nothing was trained"
         print(f"Stopped; {at}. Resume: python -m lwap jobs resume {run.name}", file=sys.stderr)
         raise SystemExit(130)
-    results = _results(run)
     seconds = {"in all": time.perf_counter() - started}
-    _print_result(options, run.model_folder, run.name, results["best_step"], seconds)
+    _print_result(options, run.model_folder, run.name, seconds)
     if worker.status.message and not options.json:
         print(worker.status.message, file=sys.stderr)
 
@@ -213,12 +207,6 @@ def _log_to(run) -> Callable[[str], None]:
             file.write(text + "\n")
 
     return tell
-
-
-def _results(run) -> dict[str, Any]:
-    from lwap.manifest import read_info
-
-    return dict(read_info(run.model_folder).results)
 
 
 def _print_check(options, config, check, data, dev, dev_name) -> None:

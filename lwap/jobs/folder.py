@@ -140,7 +140,7 @@ class Run:
         Raises:
             LwapError: If it cannot be read.
         """
-        content = _read(self.folder / CONFIG) or {}
+        content = read_json(self.folder / CONFIG) or {}
         version = content.get("format", 0)
         if isinstance(version, int) and version > FORMAT:
             raise LwapError(
@@ -157,7 +157,7 @@ class Run:
     @property
     def status(self) -> Status:
         """What its worker last said; a new run's where nothing can be read."""
-        content = _read(self.folder / STATUS) or {}
+        content = read_json(self.folder / STATUS) or {}
         try:
             phase = Phase(content.get("phase", Phase.NEW))
         except ValueError:  # of a newer version
@@ -272,7 +272,8 @@ def write_whole(file: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is none that can be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -280,26 +281,17 @@ def _read(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-read_json = _read
-
-
 def _table(data):
     import pandas as pd
+
+    from lwap.bank import is_unicode  # which loads torch: a run is made where it is loaded
 
     table = data if isinstance(data, pd.DataFrame) else pd.DataFrame({"sentence": list(data)})
     broken = [
         name
         for name in table.columns
-        if any(isinstance(text, str) and not _is_unicode(text) for text in table[name])
+        if any(isinstance(text, str) and not is_unicode(text) for text in table[name])
     ]
     if broken:
         raise InputError(f"Column '{broken[0]}' holds half a character, which no file can hold.")
     return table
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
