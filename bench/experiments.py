@@ -82,7 +82,7 @@ def table_runs() -> Iterator[Run]:
 class Measure:
     """Seven STS tasks, STS-B dev, geometry on STS-B test, Cranfield; of any model."""
 
-    def __init__(self, precision: str = "fp32", has_search: bool = True) -> None:
+    def __init__(self, precision: str = "auto", has_search: bool = True) -> None:
         from lwap.catalogue import STANDARD, read_task
         from lwap.data import data_folder, read_retrieval
 
@@ -97,14 +97,36 @@ class Measure:
         if self.search is not None:
             texts.update(dict.fromkeys([*self.search.documents, *self.search.queries]))
         self.row_of = {text: row for row, text in enumerate(texts)}
+        self._untouched = None
 
-    def vectors(self, model) -> np.ndarray:
-        """Return the vectors of every sentence that is needed, (N, D)."""
+    def untouched(self):
+        """Return the summaries of the encoder as it comes, made once."""
+        import lwap
+        from lwap.bank import encode_layers
+
+        if self._untouched is None:
+            self._untouched = encode_layers(
+                lwap.load(),
+                list(self.row_of),
+                summaries=("cls", "mean"),
+                precision=self.precision,
+            )
+        return self._untouched
+
+    def vectors(self, model, is_frozen: bool = False) -> np.ndarray:
+        """Return the vectors of every sentence that is needed, (N, D).
+
+        Args:
+            model: A trained one.
+            is_frozen: Whether its encoder is the untouched one.
+        """
         from sentence_transformers.sentence_transformer.modules import Pooling
 
         from lwap.bank import encode_layers
         from lwap.training.dev import pooled
 
+        if is_frozen:
+            return pooled(self.untouched(), model)
         summaries = ("cls", "mean")
         if isinstance(list(model)[1], Pooling):
             summaries = (list(model)[1].pooling_mode,)
@@ -179,12 +201,9 @@ def dev_pairs():
 
 def untouched(measure: Measure) -> dict[str, Any]:
     """Measure the encoder with its own mean pooling."""
-    import lwap
-    from lwap.bank import encode_layers
     from lwap.strategy import embed
 
-    bank = encode_layers(lwap.load(), list(measure.row_of), summaries=("mean",))
-    vectors = embed(bank, "mean")
+    vectors = embed(measure.untouched(), "mean")
     return _measured(measure, vectors, KEPT / "untouched-mean.npz")
 
 
@@ -196,7 +215,8 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
     config = TrainConfig(**run.settings)
     result = train(config, training_data(config.objective), dev_pairs(), dev_name="STS-B dev")
     trained = time.perf_counter()
-    found = _measured(measure, measure.vectors(result.model), run.file)
+    vectors = measure.vectors(result.model, is_frozen=config.mode == "head")
+    found = _measured(measure, vectors, run.file)
     return {
         **found,
         "best_step": result.best_step,

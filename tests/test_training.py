@@ -919,6 +919,15 @@ def test_card_of_a_held_out_run(card_of, settings, triplets):
     assert "## Layer weights" in card
 
 
+def test_card_of_pairs(card_of, settings, triplets):
+    result = train(settings(), triplets[list(triplets.columns[:2])])
+    card = card_of(result, dev_sha256="")
+    held_out = result.results["dev_triplets"]
+    assert f"In-batch accuracy on {held_out} held-out pairs: " in card
+    assert f", {result.triplets} pairs" in card
+    assert result.metric == f"in-batch accuracy on {held_out} held-out pairs"
+
+
 def test_cards_front_matter_is_yaml(card_of, result):
     config = dataclasses.replace(result.config, encoder="models/a: b #c [d] 'e'")
     card = card_of(dataclasses.replace(result, config=config))

@@ -44,7 +44,7 @@ def write_card(
         "",
         "## Training",
         "",
-        f"- Data: {data}, {result.triplets} {_rows(config)}{_left_out(result.dropped)}. "
+        f"- Data: {data}, {result.triplets} {result.unit}{_left_out(result.dropped)}. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
         f"- {_how(config)} through sentence-transformers' trainer.",
         f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
@@ -63,7 +63,7 @@ def write_card(
         "",
         "## Results",
         "",
-        *_results(results, dev_sha256),
+        *_results(results, result.unit, dev_sha256),
     ]
     if "layer_weights" in results:
         lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
@@ -79,10 +79,6 @@ _FILES = {
     "models verify` checks both.",
     "full": "A complete model, in safetensors; `python -m lwap models verify` checks it.",
 }
-
-
-def _rows(config) -> str:
-    return "triplets" if config.objective == "supervised" else "sentences"
 
 
 def _left_out(dropped: dict[str, int]) -> str:
@@ -133,10 +129,10 @@ def _what(result: TrainResult) -> str:
     return f"{kind}, on top of `{config.encoder}`.{options}"
 
 
-def _results(results: dict, dev_sha256: str) -> list[str]:
+def _results(results: dict, unit: str, dev_sha256: str) -> list[str]:
     if "dev_accuracy" in results:
         return [
-            f"In-batch accuracy on {results['dev_triplets']} held-out triplets: "
+            f"In-batch accuracy on {results['dev_triplets']} held-out {unit}: "
             f"{results['dev_accuracy']:.2f} %.",
         ]
     lines = [

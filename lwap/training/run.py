@@ -44,6 +44,7 @@ class TrainResult:
         diverged_at: The step at which the run was ended because it diverged; None if it was not.
         results: Measured on the dev set, as written into the manifest.
         triplets: Rows trained on.
+        unit: What a row is: "triplets", "pairs" or "sentences".
         dropped: What was left out of the rows, by reason: how many.
         seconds: Duration by part: encoding, training, dev.
     """
@@ -56,6 +57,7 @@ class TrainResult:
     diverged_at: int | None
     results: dict[str, Any]
     triplets: int
+    unit: str
     dropped: dict[str, int]
     seconds: dict[str, float]
 
@@ -152,7 +154,7 @@ def train(
         results["diverged_at"] = course.diverged_at
     metric = f"Spearman × 100 on {dev_name}"
     if held_out is not None:
-        metric = f"in-batch accuracy on {len(held_out)} held-out triplets"
+        metric = f"in-batch accuracy on {len(held_out)} held-out {held_out.unit}"
     return TrainResult(
         model=model.eval(),
         config=config,
@@ -162,6 +164,7 @@ def train(
         diverged_at=course.diverged_at,
         results=results,
         triplets=len(examples),
+        unit=examples.unit,
         dropped={str(each.reason): each.count for each in examples.dropped},
         seconds={
             "encoding": encoded - started,
