@@ -6,7 +6,6 @@ pass. Knows nothing about strategies, scores or figures.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from lwap.encoder import TOKENIZER_LOCK, LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, ModelError, check_choice
-from lwap.hardware import Precision, resolve_precision
+from lwap.hardware import in_precision, resolve_precision
 from lwap.names import state_names
 from lwap.pooling import LayerHead, last_token, token_max
 
@@ -231,7 +230,7 @@ def encode_layers(
         done = 0
         for batch in _batches(tokens.counts, batch_tokens):
             features = tokens.features(batch, transformer.device)
-            with torch.inference_mode(), _in_precision(arithmetic, transformer.device):
+            with torch.inference_mode(), in_precision(arithmetic, transformer.device):
                 reduced = _reduce(transformer(features), features.get("attention_mask"), wanted)
             # Each distinct sentence goes to every row that holds it.
             spans = [rows_by_distinct[row_starts[i] : row_starts[i + 1]] for i in batch]
@@ -432,17 +431,6 @@ def _batches(counts: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
         batch = order[start : start + size]
         yield batch
         start += len(batch)
-
-
-def _in_precision(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context of a forward pass: autocast for bf16, nothing for fp32.
-
-    Autocast multiplies in bf16 and keeps the residual stream and the norms in fp32. With bf16
-    throughout, the first tokens of early layers, which differ little, lose their order.
-    """
-    if precision == Precision.FP32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _reduce(

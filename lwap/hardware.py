@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 
 import torch
@@ -64,3 +65,14 @@ def resolve_precision(precision: str, device: torch.device | str) -> Precision:
     if choice == Precision.AUTO:
         return Precision.BF16 if has_native_bfloat16(device) else Precision.FP32
     return choice
+
+
+def in_precision(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
+    """Return the context of a forward pass: autocast for bf16, nothing for fp32.
+
+    Autocast multiplies in bf16 and keeps the residual stream and the norms in fp32. With bf16
+    throughout, the first tokens of early layers, which differ little, lose their order.
+    """
+    if precision == Precision.FP32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

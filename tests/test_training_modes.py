@@ -217,6 +217,35 @@ def test_views_of_a_frozen_encoder_differ_and_dropout_0_makes_them_equal(tiny_mo
     torch.testing.assert_close(means[1], means[3])
 
 
+def test_views_are_made_in_the_precision_that_is_set(settings, triplets, dev_pairs, monkeypatch):
+    from lwap.training import frozen
+
+    asked = []
+    original = frozen.in_precision
+
+    def spy(precision, device):
+        asked.append(str(precision))
+        return original(precision, device)
+
+    monkeypatch.setattr(frozen, "in_precision", spy)
+    for precision in ("bf16", "fp32"):
+        config = settings(mode="head", objective="unsupervised", precision=precision, max_steps=1)
+        train(config, triplets["sent0"].tolist(), dev_pairs)
+    assert asked == ["bf16", "fp32"]
+
+
+def test_views_in_bf16_are_those_in_fp32_but_for_rounding(tiny_model):
+    texts = ["A heron waits in the reeds.", "Nobody swims."]
+    for module in tiny_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    _, _, exact = dropout_views(tiny_model, texts, views=2)
+    _, _, rounded = dropout_views(tiny_model, texts, views=2, precision="bf16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.999
+
+
 # --- runs ---------------------------------------------------------------------------------------
 
 
@@ -362,6 +391,18 @@ def test_dropout_max_tokens_and_rates_arrive(settings, triplets, dev_pairs, monk
     assert trainer.args.gradient_accumulation_steps == 2
     assert trainer.state.global_step == 1
     assert result.model[0].preprocess(["word " * 40])["input_ids"].shape[1] > 7  # as it was
+
+
+def test_dev_sentences_are_read_whole_whatever_is_cut_off_in_training(
+    settings, triplets, dev_pairs
+):
+    config = settings(pooling="mean", max_tokens=4, max_steps=1)
+    said = []
+    train(config, triplets, dev_pairs, log=said.append)
+    start, before = (
+        next(line for line in said if line["event"] == event) for event in ("start", "look")
+    )
+    assert before["dev"] == pytest.approx(start["untouched"], abs=1e-3)
 
 
 def test_patience_ends_a_run(settings, triplets, dev_pairs, monkeypatch):

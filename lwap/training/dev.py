@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from lwap.bank import LayerBank, Progress, encode_layers
+from lwap.bank import LayerBank, Progress, encode_layers, layerwise_transformer
 from lwap.errors import InputError
 from lwap.evaluation import geometry
 from lwap.evaluation.sts import (
@@ -64,14 +65,19 @@ class DevSet:
         self.texts = list(dict.fromkeys(text for column in columns for text in column))
         row_of = {text: row for row, text in enumerate(self.texts)}
         self.rows = [np.array([row_of[text] for text in column]) for column in columns]
+        self.max_tokens = layerwise_transformer(encoder).max_seq_length
         # All summaries: the baselines of the results come from it.
         self.before = encode_layers(encoder, self.texts, progress=progress)
 
     def bank(self, model: SentenceTransformer, precision: str = "fp32") -> LayerBank:
-        """Return the summaries of the set's sentences under a model's encoder as it is now."""
+        """Return the summaries of the set's sentences under a model's encoder as it is now.
+
+        The sentences are read as far as ever, whatever is cut off in training.
+        """
         if self.is_frozen:
             return self.before
-        return encode_layers(model, self.texts, summaries=("cls", "mean"), precision=precision)
+        with reading(layerwise_transformer(model), self.max_tokens):
+            return encode_layers(model, self.texts, summaries=("cls", "mean"), precision=precision)
 
     def look(self, model: SentenceTransformer) -> dict[str, Any]:
         """Return dev (Spearman × 100, or accuracy in percent), alignment, uniformity, weights.
@@ -169,6 +175,17 @@ def _columns(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[list
     if held_out is not None:
         return held_out.columns
     return [pairs[name].tolist() for name in ("sentence1", "sentence2")]
+
+
+@contextlib.contextmanager
+def reading(transformer, tokens: int | None) -> Iterator[None]:
+    """Let an encoder read so many tokens of a sentence for a while; None is no limit."""
+    limit = transformer.max_seq_length
+    transformer.max_seq_length = tokens
+    try:
+        yield
+    finally:
+        transformer.max_seq_length = limit
 
 
 def pooled(bank: LayerBank, model: SentenceTransformer) -> np.ndarray:

@@ -443,7 +443,7 @@ def _seconds(
     if config.mode == Mode.HEAD:
         tokens = len(examples.texts) * probe.mean_tokens
         is_unsupervised = config.objective == Objective.UNSUPERVISED
-        encoding += tokens * (VIEWS * precise if is_unsupervised else usual)
+        encoding += tokens * usual * (VIEWS if is_unsupervised else 1)
         step = _seconds_of_a_head(config, examples, probe)
     else:
         looking += dev_tokens * (looks * usual + precise)

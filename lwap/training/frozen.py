@@ -14,6 +14,7 @@ from sentence_transformers.base.modules import InputModule
 from torch import nn
 
 from lwap.bank import LayerBank, Progress, layerwise_transformer
+from lwap.hardware import in_precision, resolve_precision
 
 VIEW = "\x1f"  # between the number of a view and its sentence
 VIEWS = 4  # of each sentence, under as many dropout masks
@@ -69,22 +70,31 @@ def dropout_views(
     texts: Sequence[str],
     *,
     views: int = VIEWS,
+    precision: str = "fp32",
     progress: Progress | None = None,
 ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
     """Run an encoder over each sentence several times, each with dropout of its own.
+
+    Args:
+        model: From `lwap.load`.
+        texts: N sentences.
+        views: Of each sentence.
+        precision: "fp32", "bf16", or "auto" (bf16 where the hardware multiplies it natively).
+        progress: Called with the number of sentences done and N.
 
     Returns:
         Names (`view` of each sentence), query vectors and means, (views · N, S, D), for
         `BankEncoder`.
     """
     transformer = layerwise_transformer(model)
+    arithmetic = resolve_precision(precision, transformer.device)
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     shape = (views * len(texts), transformer.num_states, transformer.get_embedding_dimension())
     query, means = torch.empty(shape), torch.empty(shape)
     was_training = transformer.training
     transformer.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_precision(arithmetic, transformer.device):
             for start in range(0, len(order), VIEW_ROWS):
                 rows = torch.tensor(order[start : start + VIEW_ROWS])
                 features = transformer.preprocess([texts[row] for row in rows])

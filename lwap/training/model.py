@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
@@ -16,6 +15,7 @@ from lwap.bank import Progress, encode_layers, layerwise_transformer
 from lwap.errors import ConfigError
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.training.config import HEAD_POOLINGS, Mode, Objective, TrainConfig
+from lwap.training.dev import reading
 from lwap.training.examples import Examples
 from lwap.training.frozen import BankEncoder, dropout_views, set_dropout
 
@@ -64,16 +64,10 @@ def _new_head(config: TrainConfig, transformer) -> LayerHead:
     )
 
 
-@contextlib.contextmanager
-def reading_at_most(transformer, tokens: int) -> Iterator[None]:
+def reading_at_most(transformer, tokens: int) -> contextlib.AbstractContextManager[None]:
     """Let an encoder read no more than so many tokens for a while; 0 is its own limit."""
     limit = transformer.max_seq_length
-    if tokens:
-        transformer.max_seq_length = min(tokens, limit or tokens)
-    try:
-        yield
-    finally:
-        transformer.max_seq_length = limit
+    return reading(transformer, min(tokens, limit or tokens) if tokens else limit)
 
 
 def on_summaries(
@@ -88,7 +82,9 @@ def on_summaries(
     )
     if config.objective == Objective.UNSUPERVISED:
         with reading_at_most(transformer, config.max_tokens):
-            bank = dropout_views(before, examples.texts, progress=progress)
+            bank = dropout_views(
+                before, examples.texts, precision=config.precision, progress=progress
+            )
     else:
         bank = encode_layers(
             before,
