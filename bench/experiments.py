@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "experiments.jsonl"
 KEPT = ROOT / "runs" / "experiments"  # cosines of each run, for paired intervals
+TRIPLETS, SENTENCES = "nli/snli-triplets.csv", "wiki/wikitext2-sentences.txt"
+DEV = "sts/stsb-dev.csv"
 UNTOUCHED = "untouched mean"
 OBJECTIVES = ("supervised", "unsupervised")
 POOLINGS: dict[str, dict[str, Any]] = {
@@ -35,6 +38,15 @@ POOLINGS: dict[str, dict[str, Any]] = {
     "lwap residual": {"pooling": "lwap", "residual": "last_mean"},
 }
 DECIDING = ("mean", "lwap paper", "lwap residual")  # three seeds in full, too
+TEMPERATURES = (0.05, 0.08, 0.15)  # of the runs whose weights are averaged
+RECIPE = {
+    "objective": "unsupervised",
+    "mode": "full",
+    "batch_size": 128,
+    "learning_rate": 4e-5,
+    "max_tokens": 64,
+    "eval_steps": 9,
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +56,12 @@ class Run:
     Attributes:
         name: Objective, mode and pooling.
         settings: Of `TrainConfig`, seed included.
+        is_kept: Whether its checkpoint is kept, to be averaged with others.
     """
 
     name: str
     settings: dict[str, Any] = field(hash=False)
+    is_kept: bool = False
 
     @property
     def key(self) -> str:
@@ -57,7 +71,16 @@ class Run:
     @property
     def file(self) -> Path:
         """Where the run's cosines are kept."""
-        return KEPT / f"{self.key.replace(', ', '-').replace(' ', '-').replace('/', '-')}.npz"
+        return KEPT / f"{_slug(self.key)}.npz"
+
+    @property
+    def model(self) -> Path:
+        """Where the run's checkpoint is kept, if it is."""
+        return KEPT / "models" / _slug(self.key)
+
+
+def _slug(key: str) -> str:
+    return re.sub(r"[^\w.+]+", "-", key)
 
 
 def table_runs() -> Iterator[Run]:
@@ -74,6 +97,16 @@ def table_runs() -> Iterator[Run]:
                     if mode == "full":
                         settings["max_tokens"] = 64
                     yield Run(f"{objective} / {mode} / {pooling}", settings)
+
+
+def recipe_runs() -> Iterator[Run]:
+    """Return the runs that are averaged: three temperatures, two poolings, three seeds."""
+    for seed in (0, 1, 2):
+        for pooling in ("lwap residual", "mean"):
+            for temperature in TEMPERATURES:
+                settings = {**RECIPE, **POOLINGS[pooling], "temperature": temperature}
+                name = f"recipe / temperature {temperature} / {pooling}"
+                yield Run(name, {**settings, "seed": seed}, is_kept=True)
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -185,15 +218,15 @@ def training_data(objective: str):
     from lwap.data import data_folder, read_sentences, read_training
 
     if objective == "supervised":
-        return read_training(data_folder() / "nli" / "snli-triplets.csv")
-    return read_sentences(data_folder() / "wiki" / "wikitext2-sentences.txt")
+        return read_training(data_folder() / TRIPLETS)
+    return read_sentences(data_folder() / SENTENCES)
 
 
 def dev_pairs():
     """Return STS-B dev."""
     from lwap.data import data_folder, read_pairs
 
-    return read_pairs(data_folder() / "sts" / "stsb-dev.csv")
+    return read_pairs(data_folder() / DEV)
 
 
 # --- one run ------------------------------------------------------------------------------------
@@ -215,6 +248,8 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
     config = TrainConfig(**run.settings)
     result = train(config, training_data(config.objective), dev_pairs(), dev_name="STS-B dev")
     trained = time.perf_counter()
+    if run.is_kept:
+        _keep(run, result)
     vectors = measure.vectors(result.model, is_frozen=config.mode == "head")
     found = _measured(measure, vectors, run.file)
     return {
@@ -225,6 +260,33 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
         "train_seconds": round(trained - started),
         "measure_seconds": round(time.perf_counter() - trained),
     }
+
+
+def _keep(run: Run, result) -> None:
+    from lwap.checkpoints import identify_encoder
+    from lwap.data import data_folder
+    from lwap.sources import file_sha256
+    from lwap.training.save import command_of, save_result
+
+    names = {"data_name": "WikiText sentences, no STS data", "dev_name": "STS-B dev"}
+    shas = [file_sha256(data_folder() / file) for file in (SENTENCES, DEV)]
+    save_result(
+        result,
+        run.model,
+        name=run.model.name,
+        encoder=identify_encoder(result.config.encoder),
+        data_name=names["data_name"],
+        data_sha256=shas[0],
+        dev_sha256=shas[1],
+        command=command_of(
+            result.config,
+            f"$LWAP_DATA/{SENTENCES}",
+            f"$LWAP_DATA/{DEV}",
+            kind="sentences",
+            **names,
+            name=run.model.name,
+        ),
+    )
 
 
 def _measured(measure: Measure, vectors: np.ndarray, file: Path) -> dict[str, Any]:
@@ -346,7 +408,7 @@ def main() -> None:
         print(table())
         return
     done = read_results()
-    wanted = [run for run in table_runs() if options.only in run.key]
+    wanted = [run for run in (*table_runs(), *recipe_runs()) if options.only in run.key]
     if options.list:
         for run in wanted:
             print(f"{'done' if run.key in done else '    '}  {run.key}")
