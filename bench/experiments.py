@@ -39,6 +39,7 @@ POOLINGS: dict[str, dict[str, Any]] = {
 }
 DECIDING = ("mean", "lwap paper", "lwap residual")  # three seeds in full, too
 TEMPERATURES = (0.05, 0.08, 0.15)  # of the runs whose weights are averaged
+RANK = 32  # of the adapters that are kept of their average
 RECIPE = {
     "objective": "unsupervised",
     "mode": "full",
@@ -57,11 +58,13 @@ class Run:
         name: Objective, mode and pooling.
         settings: Of `TrainConfig`, seed included.
         is_kept: Whether its checkpoint is kept, to be averaged with others.
+        parts: Runs whose weights are averaged, instead of a training.
     """
 
     name: str
     settings: dict[str, Any] = field(hash=False)
     is_kept: bool = False
+    parts: tuple[Run, ...] = ()
 
     @property
     def key(self) -> str:
@@ -107,6 +110,24 @@ def recipe_runs() -> Iterator[Run]:
                 settings = {**RECIPE, **POOLINGS[pooling], "temperature": temperature}
                 name = f"recipe / temperature {temperature} / {pooling}"
                 yield Run(name, {**settings, "seed": seed}, is_kept=True)
+
+
+def every_run() -> Iterator[Run]:
+    """Return all runs, the averages after what they average."""
+    yield from (*table_runs(), *recipe_runs(), *average_runs())
+
+
+def average_runs() -> Iterator[Run]:
+    """Return the averages of those runs: of each seed's, and of all."""
+    runs = list(recipe_runs())
+    for pooling in ("lwap residual", "mean"):
+        own = [run for run in runs if run.name.endswith(f" / {pooling}")]
+        for seed in (0, 1, 2):
+            parts = tuple(run for run in own if run.settings["seed"] == seed)
+            settings = {"rank": RANK, "seed": seed}
+            yield Run(f"average / 3 temperatures / {pooling}", settings, parts=parts)
+        settings = {"rank": RANK, "seed": "all"}
+        yield Run(f"average / 3 temperatures, 3 seeds / {pooling}", settings, parts=tuple(own))
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -262,6 +283,15 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
     }
 
 
+def average(run: Run, measure: Measure) -> dict[str, Any]:
+    """Average the weights of runs that are kept, and measure."""
+    from lwap.training.average import average_checkpoints
+
+    made = average_checkpoints([str(part.model) for part in run.parts], rank=run.settings["rank"])
+    found = _measured(measure, measure.vectors(made.model), run.file)
+    return {**found, "held": round(made.held, 4), "parts": [part.key for part in run.parts]}
+
+
 def _keep(run: Run, result) -> None:
     from lwap.checkpoints import identify_encoder
     from lwap.data import data_folder
@@ -341,7 +371,7 @@ def table() -> str:
     measure = Measure(has_search=False)
     done = read_results()
     groups: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
-    for run in table_runs():
+    for run in every_run():
         if run.key in done:
             groups.setdefault(run.name, []).append((run, done[run.key]))
     lines = [
@@ -356,19 +386,19 @@ def table() -> str:
             f"{first['alignment']:.3f} | {first['ndcg10']:.2f} | – | – |"
         )
     for name, rows in groups.items():
-        objective = name.split(" / ")[0]
+        prefix = name.rpartition(" / ")[0]
         cells = [name, str(len(rows))]
         for key, digits in (("average", 2), ("uniformity", 2), ("alignment", 3), ("ndcg10", 2)):
             values = [row[key] for _, row in rows]
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}")
-        peers = {
-            run.settings["seed"]: run for run, _ in groups.get(f"{objective} / full / mean", [])
-        }
+        # A head has no peer that trains nothing but a mean; mean pooling in full is put beside it.
+        peer = f"{prefix.replace('/ head', '/ full')} / mean"
+        peers = {run.settings["seed"]: run for run, _ in groups.get(peer, [])}
         pairs = [
             (run, peers[run.settings["seed"]]) for run, _ in rows if run.settings["seed"] in peers
         ]
-        pairs = [] if name.endswith("full / mean") else pairs
+        pairs = [] if name == peer else pairs
         cells.append(_difference([(a.file, b.file) for a, b in pairs], measure))
         own = [(run.file, KEPT / "untouched-mean.npz") for run, _ in rows]
         cells.append(_difference(own, measure))
@@ -408,7 +438,7 @@ def main() -> None:
         print(table())
         return
     done = read_results()
-    wanted = [run for run in (*table_runs(), *recipe_runs()) if options.only in run.key]
+    wanted = [run for run in every_run() if options.only in run.key]
     if options.list:
         for run in wanted:
             print(f"{'done' if run.key in done else '    '}  {run.key}")
@@ -419,8 +449,11 @@ def main() -> None:
     for run in wanted:
         if run.key in read_results():  # by another process, meanwhile
             continue
+        if any(not part.model.is_dir() for part in run.parts):
+            print(f"{run.key}: its runs are not all done", flush=True)
+            continue
         print(run.key, flush=True)
-        found = work(run, measure)
+        found = average(run, measure) if run.parts else work(run, measure)
         write_result(run.key, run.name, run.settings, found)
         print(f"  average {found['average']}, dev {found['dev']}", flush=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -79,3 +80,39 @@ def apply_adapter(model: nn.Module, folder: Path) -> None:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
     model.requires_grad_(True)
+
+
+def add_nearest_adapter(base: nn.Module, changed: nn.Module, rank: int) -> float:
+    """Put adapters into an encoder that come as near to a changed one as their rank allows.
+
+    Of each linear layer's change the largest singular values are kept, which is the nearest matrix
+    of that rank (Eckart and Young 1936). Embeddings, biases and norms stay the base's.
+
+    Args:
+        base: The encoder before the change; gets the adapters, its weights stay.
+        changed: The same architecture with other weights.
+        rank: Of the adapters.
+
+    Returns:
+        The share of the squared change that the adapters hold, 0 to 1.
+    """
+    before = {name: value.detach() for name, value in base.named_parameters()}
+    change = {
+        name: (value.detach() - before[name]).double() for name, value in changed.named_parameters()
+    }
+    whole = sum(float(each.square().sum()) for name, each in change.items() if "pooler" not in name)
+    add_adapter(base, rank, alpha=rank)  # a scale of 1
+    held = 0.0
+    for name, layer in base.named_modules():
+        if not hasattr(layer, "lora_A"):
+            continue
+        left, values, right = torch.linalg.svd(change[f"{name}.weight"], full_matrices=False)
+        kept = values[:rank]
+        held += float(kept.square().sum())
+        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        with torch.no_grad():
+            down.zero_()
+            up.zero_()  # a layer may have fewer singular values than the rank
+            down[: len(kept)] = kept.sqrt()[:, None] * right[:rank]
+            up[:, : len(kept)] = left[:, :rank] * kept.sqrt()
+    return held / whole if whole else 1.0

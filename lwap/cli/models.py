@@ -1,13 +1,15 @@
-"""The command `models`: list, show, verify, rename, delete and import checkpoints."""
+"""The command `models`: list, show, verify, rename, delete, import and average checkpoints."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from lwap.cli.shared import DEFAULT_MODEL, print_json
+from lwap.cli.shared import DEFAULT_MODEL, print_json, show_progress, shown
 from lwap.errors import InputError, LwapError
 
 
@@ -116,13 +118,72 @@ def _import(options: argparse.Namespace) -> None:
         print(f"Imported: {model.name} ({model.size_bytes / 1e6:.1f} MB), verified.")
 
 
+def _average(options: argparse.Namespace) -> None:
+    from lwap.checkpoints import check_target
+    from lwap.data import read_pairs
+    from lwap.manifest import read_info, runs_folder
+    from lwap.models import MODEL, check_name
+    from lwap.sources import file_sha256
+    from lwap.training.average import average_checkpoints, save_average
+
+    if options.output:
+        folder = Path(options.output)
+    else:
+        check_name(options.name)
+        folder = runs_folder() / options.name / MODEL
+    check_target(folder)
+    dev = read_pairs(options.dev) if options.dev else None
+    dev_name = options.dev_name or (Path(options.dev).stem if options.dev else "")
+    with show_progress("sentences encoded", options) as progress:
+        average = average_checkpoints(
+            options.names, rank=options.rank, dev_pairs=dev, dev_name=dev_name, progress=progress
+        )
+    save_average(
+        average,
+        folder,
+        name=options.name,
+        dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
+        command=_average_command(options),
+    )
+    info = read_info(folder, options.name)
+    if options.json:
+        print_json({**_info_dict(info), "held": average.held})
+        return
+    print(f"{info.name}: the average of {len(average.parts)} checkpoints, ", end="")
+    print(f"{info.size_bytes / 1e6:.1f} MB, in {folder}")
+    if average.held is not None:
+        print(
+            f"Adapters of rank {average.rank} hold {average.held:.0%} of the encoder's squared "
+            "change."
+        )
+    for name, score in info.results.get("dev_spearman", {}).items():
+        title = {"mean": "encoder, mean", "cls": "encoder, CLS"}.get(name, "the average")
+        print(f"  {title:<14} {score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]")
+
+
+def _average_command(options: argparse.Namespace) -> str:
+    """Return the command that gives an average again, without paths of this machine."""
+    from lwap.data import data_folder
+
+    names = [Path(name).name if "/" in name else name for name in options.names]
+    lines = [f"python -m lwap models average {' '.join(map(shlex.quote, names))}"]
+    lines.append(f"--name {shlex.quote(options.name)}")
+    if options.rank is not None:
+        lines.append(f"--rank {options.rank}")
+    if options.dev:
+        lines.append(f"--dev {shown(Path(options.dev), data_folder())}")
+    if options.dev_name:
+        lines.append(f"--dev-name {shlex.quote(options.dev_name)}")
+    return " \\\n    ".join(lines)
+
+
 def _info_dict(info) -> dict[str, Any]:
     return {**vars(info), "folder": str(info.folder)}
 
 
 def add_commands(commands, formatter: type[argparse.HelpFormatter]) -> None:
     """Add the command of this module to the parser of `python -m lwap`."""
-    summary = "List, show, verify, rename, delete and import checkpoints."
+    summary = "List, show, verify, rename, delete, import and average checkpoints."
     models = commands.add_parser(
         "models",
         help=summary,
@@ -174,5 +235,23 @@ def add_commands(commands, formatter: type[argparse.HelpFormatter]) -> None:
         "\n\nA folder that sentence-transformers saved is taken as well. Pickles, code, links and\n"
         "paths that leave the folder are refused.",
     )
+    averaging = add(
+        "average",
+        _average,
+        "Average the weights of several checkpoints of one encoder and one pooling.",
+        "run-1 run-2 run-3 --name mine --rank 32 --dev dev.csv",
+        "\n\nRuns that differ in seed, temperature or data end near one another, and their\n"
+        "average is often better than each (Wortsman et al. 2022, Model soups).",
+    )
+    averaging.add_argument("names", nargs="+", metavar="name", help="a checkpoint, a run, a folder")
+    averaging.add_argument("--name", required=True, help="what the average will be called")
+    averaging.add_argument(
+        "--rank",
+        type=int,
+        help="keep the encoder's change as adapters of this rank (default: all of the encoder)",
+    )
+    averaging.add_argument("--dev", help="CSV of scored pairs to measure the average on")
+    averaging.add_argument("--dev-name", help="what the card calls them (default: the file's name)")
+    averaging.add_argument("--output", help="where to (default: the runs folder)")
     importing.add_argument("path", help="a zip file, or a checkpoint's folder")
     importing.add_argument("--name", help="what it will be called (default: its own name)")

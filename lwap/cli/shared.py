@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,11 @@ def model_options(
             "--whiten-on", metavar="FILE", help="sentences that NAME+whiten is fitted on"
         )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def shown(file: Path, data: Path) -> str:
+    """Return a file as a card names it: from the data folder on, else by its name alone."""
+    with contextlib.suppress(ValueError):
+        inside = file.resolve().relative_to(data.resolve()).as_posix()
+        return f"$LWAP_DATA/{shlex.quote(inside)}"
+    return shlex.quote(file.name)

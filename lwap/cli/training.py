@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shlex
 import signal
 import sys
 import time
@@ -13,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lwap.cli.shared import print_json, rounded, show_progress
+from lwap.cli.shared import print_json, rounded, show_progress, shown
 from lwap.errors import ConfigError, InputError, LwapError
 
 
@@ -58,8 +56,8 @@ def _train(options: argparse.Namespace) -> None:
         "dev_sha256": file_sha256(Path(options.dev)) if options.dev else "",
         "command": command_of(
             config,
-            _shown(source, data_folder()),
-            _shown(Path(options.dev), data_folder()) if options.dev else None,
+            shown(source, data_folder()),
+            shown(Path(options.dev), data_folder()) if options.dev else None,
             kind="triplets" if options.triplets else "sentences",
             **names,
         ),
@@ -103,14 +101,6 @@ def _config(options: argparse.Namespace):
     if not options.preset:
         return TrainConfig(**said)
     return config_of(options.preset, said.pop("objective", "supervised"), **said)
-
-
-def _shown(file: Path, data: Path) -> str:
-    """Return a file as a card names it: from the data folder on, else by its name alone."""
-    with contextlib.suppress(ValueError):
-        inside = file.resolve().relative_to(data.resolve()).as_posix()
-        return f"$LWAP_DATA/{shlex.quote(inside)}"
-    return shlex.quote(file.name)
 
 
 def _train_into(output: Path, options, config, data, dev, dev_name, encoder, about) -> None:

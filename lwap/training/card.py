@@ -1,14 +1,34 @@
-"""The model card of a trained head: what it is, its training, its scores. Knows text only."""
+"""Model cards: what a model is, its training, its scores. Knows text only."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lwap import __version__
 from lwap.names import state_names
 from lwap.training.run import TrainResult
 
 BAR_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class AveragedPart:
+    """One of the runs whose weights a checkpoint averages.
+
+    Attributes:
+        name: Its checkpoint's.
+        settings: As its manifest has them.
+        dev: Its Spearman × 100 on its dev set, or None.
+        command: That gives it again, or "".
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    dev: float | None
+    command: str
 
 
 def write_card(
@@ -26,22 +46,7 @@ def write_card(
     """
     config, results = result.config, result.results
     lines = [
-        "---",
-        "library_name: sentence-transformers",
-        f"base_model: {json.dumps(config.encoder)}",  # a path may hold what YAML reads otherwise
-        "tags: [sentence-transformers, layer-wise-attention-pooling]",
-        "---",
-        "",
-        f"# {name}",
-        "",
-        _what(result),
-        "",
-        "```python",
-        "import lwap",
-        f'model = lwap.load("{name}")',
-        'model.encode(["A sentence."])',
-        "```",
-        "",
+        *_front(name, config.encoder, _what(config.pooling, config.encoder, vars(config))),
         "## Training",
         "",
         f"- Data: {data}, {result.triplets} {result.unit}{_left_out(result.dropped)}. "
@@ -69,6 +74,127 @@ def write_card(
         lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
     lines += ["", "## Files", "", _FILES[config.mode], ""]
     return "\n".join(lines)
+
+
+def write_average_card(
+    name: str,
+    encoder: str,
+    parts: Sequence[AveragedPart],
+    *,
+    pooling: str,
+    options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    contains: str,
+    results: Mapping[str, Any],
+    dev_sha256: str,
+    command: str,
+) -> str:
+    """Return the model card (Markdown) of an average of several runs.
+
+    Args:
+        name: The checkpoint's name.
+        encoder: Id of the encoder that all runs started from.
+        parts: The runs.
+        pooling: Their pooling, "lwap" for example.
+        options: Of the pooling.
+        training: For the manifest: what the runs have in common, `rank` and `held`.
+        contains: "head", "adapter" or "encoder".
+        results: Measured on the dev set; empty if none was.
+        dev_sha256: Of the dev file.
+        command: The command that averages the runs.
+    """
+    differing = [key for key in _TOLD if len({str(part.settings.get(key)) for part in parts}) > 1]
+    same = [
+        f"{key.replace('_', ' ')} {_plain(parts[0].settings[key])}"
+        for key in _TOLD
+        if key not in differing and parts[0].settings.get(key) not in (None, "", 0)
+    ]
+    data = ""
+    if "data" in training:
+        rows = f", {training['triplets']} rows" if "triplets" in training else ""
+        data = f" Data: {training['data']}{rows}."
+    lines = [
+        *_front(name, encoder, _what(pooling, encoder, options)),
+        "## Training",
+        "",
+        f"The average of the weights of {len(parts)} runs from the same encoder (Wortsman et al. "
+        f"2022, Model soups).{data}" + (f" All: {', '.join(same)}." if same else ""),
+        "",
+        f"| {' | '.join(['run', *(key.replace('_', ' ') for key in differing), 'dev'])} |",
+        f"|{'---|' * (len(differing) + 2)}",
+    ]
+    for part in parts:
+        cells = [_plain(part.settings.get(key)) for key in differing]
+        dev = "–" if part.dev is None else f"{part.dev:.2f}"
+        lines.append(f"| {' | '.join([part.name, *cells, dev])} |")
+    if "rank" in training:
+        lines += [
+            "",
+            f"What the average changed in the encoder's linear layers is kept as adapters of rank "
+            f"{training['rank']}, the nearest matrices of that rank, which hold "
+            f"{training['held']:.0%} of the squared change; its other weights are the encoder's "
+            "own.",
+        ]
+    commands = [part.command for part in parts if part.command] + ([command] if command else [])
+    if commands:
+        lines += [
+            "",
+            "Reproduce (`LWAP_DATA` is the data folder):",
+            "",
+            "```bash",
+            "\n\n".join(commands),
+            "```",
+        ]
+    lines += ["", f"LWAP Explorer {__version__}.", "", "## Results", ""]
+    lines += _results(dict(results), "pairs", dev_sha256) if results else ["None were measured."]
+    if "layer_weights" in results:
+        lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
+    files = {"head": "head", "adapter": "lora", "encoder": "full"}[contains]
+    lines += ["", "## Files", "", _FILES[files], ""]
+    return "\n".join(lines)
+
+
+# What a card tells of the runs that it averages.
+_TOLD = (
+    "objective",
+    "mode",
+    "seed",
+    "temperature",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "head_learning_rate",
+    "dropout",
+    "max_tokens",
+    "hard_negative_weight",
+    "lora_rank",
+)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _front(name: str, encoder: str, what: str) -> list[str]:
+    """Return a card's beginning: metadata, what the model is, how it is loaded."""
+    return [
+        "---",
+        "library_name: sentence-transformers",
+        f"base_model: {json.dumps(encoder)}",  # a path may hold what YAML reads otherwise
+        "tags: [sentence-transformers, layer-wise-attention-pooling]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        what,
+        "",
+        "```python",
+        "import lwap",
+        f'model = lwap.load("{name}")',
+        'model.encode(["A sentence."])',
+        "```",
+        "",
+    ]
 
 
 _FILES = {
@@ -103,15 +229,14 @@ def _how(config) -> str:
     )
 
 
-def _what(result: TrainResult) -> str:
-    config = result.config
-    if config.pooling == "mean":
+def _what(pooling: str, encoder: str, options: Mapping[str, Any]) -> str:
+    if pooling == "mean":
         kind = "Mean pooling"
-    elif config.pooling == "cls":
+    elif pooling == "cls":
         kind = "The first token's vector through a dense layer and tanh (SimCSE's)"
-    elif config.pooling == "scalar_mix":
+    elif pooling == "scalar_mix":
         kind = "A scalar mix (one learned weight a layer, ELMo's)"
-    elif config.residual == "last_mean":
+    elif options["residual"] == "last_mean":
         kind = (
             "Layer-wise attention pooling (Oh et al., COLING 2022) plus the last layer's mean "
             "vector at a learned scale"
@@ -120,13 +245,13 @@ def _what(result: TrainResult) -> str:
         kind = (
             "Layer-wise attention pooling (Oh et al., COLING 2022) as in the authors' released code"
         )
-    options = ""
-    if config.pooling == "lwap":
-        options = (
-            f" Options: query `{config.query}`, scale `{config.scale}`, residual "
-            f"`{config.residual}`, layer norm {'on' if config.layer_norm else 'off'}."
+    said = ""
+    if pooling == "lwap":
+        said = (
+            f" Options: query `{options['query']}`, scale `{options['scale']}`, residual "
+            f"`{options['residual']}`, layer norm {'on' if options['layer_norm'] else 'off'}."
         )
-    return f"{kind}, on top of `{config.encoder}`.{options}"
+    return f"{kind}, on top of `{encoder}`.{said}"
 
 
 def _results(results: dict, unit: str, dev_sha256: str) -> list[str]:
