@@ -383,12 +383,12 @@ def table() -> str:
     if first:
         lines.append(
             f"| {UNTOUCHED} | – | {first['average']:.2f} | {first['uniformity']:.2f} | "
-            f"{first['alignment']:.3f} | {first['ndcg10']:.2f} | – | – |"
+            f"{first['alignment']:.3f} | {first['ndcg10']:.3f} | – | – |"
         )
     for name, rows in groups.items():
         prefix = name.rpartition(" / ")[0]
         cells = [name, str(len(rows))]
-        for key, digits in (("average", 2), ("uniformity", 2), ("alignment", 3), ("ndcg10", 2)):
+        for key, digits in (("average", 2), ("uniformity", 2), ("alignment", 3), ("ndcg10", 3)):
             values = [row[key] for _, row in rows]
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}")
