@@ -2,9 +2,10 @@
 
 A run that is already in the results file is skipped, so the script goes on where it was ended. Data
 are read from LWAP_DATA (or ../shared/data): SNLI triplets, WikiText sentences, the STS sets,
-Cranfield. Nothing of STS is trained on; the best step is chosen on STS-B dev.
+Cranfield. Nothing of STS is trained on; the best step is chosen on STS-B dev. Runs that are merged
+into others keep their checkpoints under runs/experiments/models.
 
-    python bench/experiments.py                  # every run of the table
+    python bench/experiments.py                  # every run
     python bench/experiments.py --only full      # those with "full" in their name
     python bench/experiments.py --list           # what there is, and what is done
     python bench/experiments.py --table          # the table, from the results
@@ -30,6 +31,10 @@ TRIPLETS, SENTENCES = "nli/snli-triplets.csv", "wiki/wikitext2-sentences.txt"
 DEV = "sts/stsb-dev.csv"
 UNTOUCHED = "untouched mean"
 OBJECTIVES = ("supervised", "unsupervised")
+DATA = {  # how it is read, the file, what a card calls it
+    "supervised": ("triplets", TRIPLETS, "SNLI triplets, no STS data"),
+    "unsupervised": ("sentences", SENTENCES, "WikiText sentences, no STS data"),
+}
 POOLINGS: dict[str, dict[str, Any]] = {
     "cls+dense": {"pooling": "cls"},
     "mean": {"pooling": "mean"},
@@ -38,15 +43,27 @@ POOLINGS: dict[str, dict[str, Any]] = {
     "lwap residual": {"pooling": "lwap", "residual": "last_mean"},
 }
 DECIDING = ("mean", "lwap paper", "lwap residual")  # three seeds in full, too
-TEMPERATURES = (0.05, 0.08, 0.15)  # of the runs whose weights are averaged
-RANK = 32  # of the adapters that are kept of their average
+MERGED = ("lwap residual", "mean")
+SEEDS = (0, 1, 2)
+RANK = 32  # of the adapters that are kept of a merged encoder's change
+# The unsupervised half of the default checkpoint.
 RECIPE = {
     "objective": "unsupervised",
     "mode": "full",
     "batch_size": 128,
     "learning_rate": 4e-5,
+    "temperature": 0.1,
     "max_tokens": 64,
-    "eval_steps": 9,
+    "eval_steps": 6,
+}
+# What was tried around it, on mean pooling, one seed.
+TRIED: dict[str, dict[str, Any]] = {
+    "temperature 0.05": {"temperature": 0.05},
+    "temperature 0.15": {"temperature": 0.15},
+    "temperature 0.2": {"temperature": 0.2},
+    "dropout 0.2": {"dropout": 0.2},
+    "2 epochs": {"epochs": 2},
+    "batch 64, learning rate 3e-5": {"batch_size": 64, "learning_rate": 3e-5},
 }
 
 
@@ -57,8 +74,8 @@ class Run:
     Attributes:
         name: Objective, mode and pooling.
         settings: Of `TrainConfig`, seed included.
-        is_kept: Whether its checkpoint is kept, to be averaged with others.
-        parts: Runs whose weights are averaged, instead of a training.
+        is_kept: Whether its checkpoint is kept, to be merged with others.
+        parts: Runs that are merged, instead of a training; `settings` are then those of the merge.
     """
 
     name: str
@@ -88,8 +105,8 @@ def _slug(key: str) -> str:
 
 def table_runs() -> Iterator[Run]:
     """Return the runs of the table, in the order in which they matter."""
-    for seed in (0, 1, 2):
-        for mode in ("head", "full"):
+    for seed in SEEDS:
+        for mode in ("full", "head"):
             for pooling, options in POOLINGS.items():
                 for objective in OBJECTIVES:
                     if mode == "head" and pooling == "mean":
@@ -99,35 +116,46 @@ def table_runs() -> Iterator[Run]:
                     settings = {"objective": objective, "mode": mode, "seed": seed, **options}
                     if mode == "full":
                         settings["max_tokens"] = 64
-                    yield Run(f"{objective} / {mode} / {pooling}", settings)
+                    is_kept = (objective, mode) == ("supervised", "full") and pooling in MERGED
+                    yield Run(f"{objective} / {mode} / {pooling}", settings, is_kept=is_kept)
 
 
 def recipe_runs() -> Iterator[Run]:
-    """Return the runs that are averaged: three temperatures, two poolings, three seeds."""
-    for seed in (0, 1, 2):
-        for pooling in ("lwap residual", "mean"):
-            for temperature in TEMPERATURES:
-                settings = {**RECIPE, **POOLINGS[pooling], "temperature": temperature}
-                name = f"recipe / temperature {temperature} / {pooling}"
-                yield Run(name, {**settings, "seed": seed}, is_kept=True)
+    """Return the unsupervised runs that are merged with the supervised ones of the table."""
+    for seed in SEEDS:
+        for pooling in MERGED:
+            settings = {**RECIPE, **POOLINGS[pooling], "seed": seed}
+            yield Run(f"recipe / unsupervised / {pooling}", settings, is_kept=True)
+    for what, changes in TRIED.items():
+        settings = {**RECIPE, **POOLINGS["mean"], **changes, "seed": 0}
+        yield Run(f"recipe / unsupervised, {what} / mean", settings)
+
+
+def merged_runs() -> Iterator[Run]:
+    """Return the merges: both objectives of each seed, as they are and as adapters; all seeds."""
+    runs = {run.key: run for run in (*table_runs(), *recipe_runs())}
+    for pooling in MERGED:
+        both = {
+            seed: tuple(
+                runs[f"{name} / {pooling}, seed {seed}"]
+                for name in ("recipe / unsupervised", "supervised / full")
+            )
+            for seed in SEEDS
+        }
+        for rank in (None, RANK):
+            small = "" if rank is None else f", rank {rank}"
+            for seed, parts in both.items():
+                settings = {"weights": [1.0, 1.0], "rank": rank, "seed": seed}
+                yield Run(f"merged / both{small} / {pooling}", settings, parts=parts)
+            every = tuple(run for parts in both.values() for run in parts)
+            settings = {"weights": [round(1 / len(SEEDS), 4)] * len(every), "rank": rank}
+            name = f"merged / both, {len(SEEDS)} seeds{small} / {pooling}"
+            yield Run(name, {**settings, "seed": "all"}, parts=every)
 
 
 def every_run() -> Iterator[Run]:
-    """Return all runs, the averages after what they average."""
-    yield from (*table_runs(), *recipe_runs(), *average_runs())
-
-
-def average_runs() -> Iterator[Run]:
-    """Return the averages of those runs: of each seed's, and of all."""
-    runs = list(recipe_runs())
-    for pooling in ("lwap residual", "mean"):
-        own = [run for run in runs if run.name.endswith(f" / {pooling}")]
-        for seed in (0, 1, 2):
-            parts = tuple(run for run in own if run.settings["seed"] == seed)
-            settings = {"rank": RANK, "seed": seed}
-            yield Run(f"average / 3 temperatures / {pooling}", settings, parts=parts)
-        settings = {"rank": RANK, "seed": "all"}
-        yield Run(f"average / 3 temperatures, 3 seeds / {pooling}", settings, parts=tuple(own))
+    """Return all runs, the merges after what they merge."""
+    yield from (*table_runs(), *recipe_runs(), *merged_runs())
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -177,17 +205,17 @@ class Measure:
         from sentence_transformers.sentence_transformer.modules import Pooling
 
         from lwap.bank import encode_layers
-        from lwap.training.dev import pooled
+        from lwap.strategy import own_vectors
 
         if is_frozen:
-            return pooled(self.untouched(), model)
+            return own_vectors(self.untouched(), model)
         summaries = ("cls", "mean")
         if isinstance(list(model)[1], Pooling):
             summaries = (list(model)[1].pooling_mode,)
         bank = encode_layers(
             model, list(self.row_of), summaries=summaries, precision=self.precision
         )
-        return pooled(bank, model)
+        return own_vectors(bank, model)
 
     def cosines(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """Return the cosines of each task's pairs."""
@@ -283,13 +311,18 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
     }
 
 
-def average(run: Run, measure: Measure) -> dict[str, Any]:
-    """Average the weights of runs that are kept, and measure."""
-    from lwap.training.average import average_checkpoints
+def merge(run: Run, measure: Measure) -> dict[str, Any]:
+    """Merge runs that are kept, and measure."""
+    from lwap.training.merge import merge_checkpoints
 
-    made = average_checkpoints([str(part.model) for part in run.parts], rank=run.settings["rank"])
+    made = merge_checkpoints(
+        [str(part.model) for part in run.parts],
+        weights=run.settings["weights"],
+        rank=run.settings["rank"],
+    )
     found = _measured(measure, measure.vectors(made.model), run.file)
-    return {**found, "held": round(made.held, 4), "parts": [part.key for part in run.parts]}
+    held = None if made.held is None else round(made.held, 4)
+    return {**found, "held": held, "parts": [part.key for part in run.parts]}
 
 
 def _keep(run: Run, result) -> None:
@@ -298,21 +331,21 @@ def _keep(run: Run, result) -> None:
     from lwap.sources import file_sha256
     from lwap.training.save import command_of, save_result
 
-    names = {"data_name": "WikiText sentences, no STS data", "dev_name": "STS-B dev"}
-    shas = [file_sha256(data_folder() / file) for file in (SENTENCES, DEV)]
+    kind, file, data_name = DATA[result.config.objective]
+    names = {"data_name": data_name, "dev_name": "STS-B dev"}
     save_result(
         result,
         run.model,
         name=run.model.name,
         encoder=identify_encoder(result.config.encoder),
-        data_name=names["data_name"],
-        data_sha256=shas[0],
-        dev_sha256=shas[1],
+        data_name=data_name,
+        data_sha256=file_sha256(data_folder() / file),
+        dev_sha256=file_sha256(data_folder() / DEV),
         command=command_of(
             result.config,
-            f"$LWAP_DATA/{SENTENCES}",
+            f"$LWAP_DATA/{file}",
             f"$LWAP_DATA/{DEV}",
-            kind="sentences",
+            kind=kind,
             **names,
             name=run.model.name,
         ),
@@ -453,7 +486,7 @@ def main() -> None:
             print(f"{run.key}: its runs are not all done", flush=True)
             continue
         print(run.key, flush=True)
-        found = average(run, measure) if run.parts else work(run, measure)
+        found = merge(run, measure) if run.parts else work(run, measure)
         write_result(run.key, run.name, run.settings, found)
         print(f"  average {found['average']}, dev {found['dev']}", flush=True)
 

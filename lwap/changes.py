@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 
-from lwap.bank import LayerBank, Progress, check_texts, model_name
+from lwap.bank import Progress, check_texts
 from lwap.checkpoints import load as load_model
 from lwap.comparison import random_rows, split_pairs
 from lwap.diskcache import DiskCache
-from lwap.errors import InputError, ModelError, StrategyError, check_choice
+from lwap.errors import InputError, ModelError, check_choice
 from lwap.evaluation import geometry
 from lwap.evaluation.benchmark import Task
 from lwap.evaluation.bootstrap import paired_difference, percentile_interval
@@ -50,13 +48,12 @@ from lwap.manifest import (
 )
 from lwap.models import layer_weights as recorded_weights
 from lwap.names import state_names
-from lwap.pooling import LayerHead
 from lwap.projection.maps import is_constant
 from lwap.projection.neighbours import Neighbours, neighbours, overlap
 from lwap.scores import cosine, percentile_among, rank_among
 from lwap.sources import BUNDLED, is_bundled_name, resolve_encoder
 from lwap.store import LayerStore
-from lwap.strategy import embed, needed_summaries, own_strategy, strategies
+from lwap.strategy import needed_summaries, own_strategy, own_vectors, readable_strategy
 
 K = 10  # neighbours that a neighbourhood's change is counted over
 FEWEST = 5  # sentences with neighbourhoods to speak of
@@ -388,23 +385,6 @@ def untouched(name: str) -> str:
     return encoder["id"] if revision is None else str(resolve_encoder(encoder["id"], revision))
 
 
-def own_vectors(bank: LayerBank, model: SentenceTransformer) -> np.ndarray:
-    """Return what a model's own modules make of a bank of its encoder, (N, D) float32.
-
-    That is what `encode` gives.
-
-    Raises:
-        StrategyError: If its pooling is none of ours, or does not come next to the encoder.
-    """
-    vectors = embed(bank, _own_strategy(model))
-    with torch.inference_mode():
-        for module in list(model)[2:]:
-            device = next((each.device for each in module.parameters()), None)
-            given = {"sentence_embedding": torch.from_numpy(vectors).to(device)}
-            vectors = module(given)["sentence_embedding"].float().cpu().numpy()
-    return vectors if model.truncate_dim is None else vectors[:, : model.truncate_dim]
-
-
 # --- reading both sides -------------------------------------------------------------------------
 
 
@@ -436,7 +416,7 @@ def _read(
     for start in range(0, len(texts), CHUNK):
         rows = slice(start, start + CHUNK)
         for place, (model, store) in enumerate(zip(models, stores, strict=True)):
-            summaries = needed_summaries([_own_strategy(model)])
+            summaries = needed_summaries([readable_strategy(model)])
             bank = store.bank(texts[rows], summaries=summaries, progress=count.advance)
             count.close()
             vectors[place].append(own_vectors(bank, model))
@@ -462,22 +442,11 @@ def _scores(vectors: np.ndarray, rows: np.ndarray, random: np.ndarray) -> dict[s
     return {RANK: rank_among(found), PERCENTILE: among, COSINE: found}
 
 
-def _own_strategy(model: SentenceTransformer) -> str:
-    strategy = own_strategy(model)
-    second = list(model)[1] if len(model) > 1 else None
-    if strategy is None or not isinstance(second, LayerHead | Pooling):
-        raise StrategyError(
-            f"The pooling of '{model_name(model)}' is none of those that are read from layer "
-            f"summaries ({', '.join(strategies())}), so what it changed cannot be shown."
-        )
-    return strategy
-
-
 def _pooling_words(model: SentenceTransformer) -> str:
     """Return a model's pooling, and what follows it and changes directions."""
     after = [type(each).__name__.lower() for each in list(model)[2:]]
     kept = [each for each in after if each not in ("normalize", "dropout")]
-    return ", ".join([_own_strategy(model), *kept])
+    return ", ".join([readable_strategy(model), *kept])
 
 
 # --- what the run and the checkpoint say --------------------------------------------------------

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
-from lwap.bank import LayerBank, Summary, model_heads
+from lwap.bank import LayerBank, Summary, model_heads, model_name
 from lwap.errors import StrategyError
 from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
 from lwap.whitening import Whitening
@@ -172,6 +174,22 @@ def own_strategy(model) -> str | None:
     return None
 
 
+def readable_strategy(model: SentenceTransformer) -> str:
+    """Return the strategy by which a model's own vectors are read out of layer summaries.
+
+    Raises:
+        StrategyError: If its pooling is none of ours, or does not come next to the encoder.
+    """
+    strategy = own_strategy(model)
+    second = list(model)[1] if len(model) > 1 else None
+    if strategy is None or not isinstance(second, LayerHead | Pooling):
+        raise StrategyError(
+            f"The pooling of '{model_name(model)}' is none of those that are read from layer "
+            f"summaries ({', '.join(strategies())}), so what it changed cannot be shown."
+        )
+    return strategy
+
+
 def describe(name: str) -> StrategyInfo:
     """Return what a strategy is, "+whiten" included.
 
@@ -249,6 +267,23 @@ def embed(
         vectors = whitening.apply(vectors)
     # A copy: whoever normalises it in place must not change the bank.
     return np.array(vectors, dtype=np.float32, order="C")
+
+
+def own_vectors(bank: LayerBank, model: SentenceTransformer) -> np.ndarray:
+    """Return what a model's modules after its encoder make of a bank of it, (N, D) float32.
+
+    That is what `encode` gives.
+
+    Raises:
+        StrategyError: If its pooling is none of ours, or does not come next to the encoder.
+    """
+    vectors = embed(replace(bank, heads=model_heads(model)), readable_strategy(model))
+    with torch.inference_mode():
+        for module in list(model)[2:]:
+            like = next(module.parameters(), torch.empty(0))
+            given = {"sentence_embedding": torch.from_numpy(vectors).to(like.device, like.dtype)}
+            vectors = module(given)["sentence_embedding"].float().cpu().numpy()
+    return vectors if model.truncate_dim is None else vectors[:, : model.truncate_dim]
 
 
 def fit_whitening(bank: LayerBank, strategy: str, *, corpus: str) -> Whitening:

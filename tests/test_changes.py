@@ -15,13 +15,14 @@ from sentence_transformers.sentence_transformer.modules import LayerNorm, Normal
 
 import lwap
 from lwap import changes, cli, jobs, store
-from lwap.changes import own_vectors, untouched, what_changed
+from lwap.changes import untouched, what_changed
 from lwap.checkpoints import identify_encoder, load
 from lwap.diskcache import DiskCache
 from lwap.errors import ConfigError, InputError, LwapError, ModelError, StrategyError
 from lwap.evaluation.sts import spearman_difference
 from lwap.jobs.worker import Worker
 from lwap.manifest import read_info
+from lwap.strategy import own_vectors
 from lwap.training import TrainConfig, train
 from lwap.training.save import save_result
 

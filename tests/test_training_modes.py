@@ -16,9 +16,9 @@ from lwap.adapters import ADAPTER, add_adapter, apply_adapter
 from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.errors import CheckpointError, ConfigError, InputError
 from lwap.manifest import Contents, read_info
+from lwap.strategy import own_vectors
 from lwap.training import TrainConfig, train
 from lwap.training.batches import _groups, embed_columns
-from lwap.training.dev import pooled
 from lwap.training.examples import Examples
 from lwap.training.frozen import BankEncoder, dropout_views, view
 from lwap.training.objectives import CachedContrastiveLoss, ContrastiveLoss, info_nce
@@ -292,7 +292,7 @@ def test_a_saved_model_gives_the_same_embeddings(
     texts = ["A heron waits.", "Nobody swims in the river.", "x"]
     expected = result.model.encode(texts)
     bank = lwap.encode_layers(result.model, texts)
-    np.testing.assert_allclose(pooled(bank, result.model), expected, atol=1e-5)
+    np.testing.assert_allclose(own_vectors(bank, result.model), expected, atol=1e-5)
     folder = save_checkpoint(
         result.model,
         tmp_path / "mine",

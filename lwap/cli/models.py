@@ -1,9 +1,8 @@
-"""The command `models`: list, show, verify, rename, delete, import and average checkpoints."""
+"""The command `models`: list, show, verify, rename, delete, import and merge checkpoints."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,13 +117,14 @@ def _import(options: argparse.Namespace) -> None:
         print(f"Imported: {model.name} ({model.size_bytes / 1e6:.1f} MB), verified.")
 
 
-def _average(options: argparse.Namespace) -> None:
+def _merge(options: argparse.Namespace) -> None:
     from lwap.checkpoints import check_target
-    from lwap.data import read_pairs
+    from lwap.data import data_folder, read_pairs
     from lwap.manifest import read_info, runs_folder
     from lwap.models import MODEL, check_name
     from lwap.sources import file_sha256
-    from lwap.training.average import average_checkpoints, save_average
+    from lwap.training.merge import merge_checkpoints, save_merged
+    from lwap.training.save import merge_command
 
     if options.output:
         folder = Path(options.output)
@@ -135,46 +135,43 @@ def _average(options: argparse.Namespace) -> None:
     dev = read_pairs(options.dev) if options.dev else None
     dev_name = options.dev_name or (Path(options.dev).stem if options.dev else "")
     with show_progress("sentences encoded", options) as progress:
-        average = average_checkpoints(
-            options.names, rank=options.rank, dev_pairs=dev, dev_name=dev_name, progress=progress
+        merged = merge_checkpoints(
+            options.names,
+            weights=options.weights,
+            rank=options.rank,
+            dev_pairs=dev,
+            dev_name=dev_name,
+            progress=progress,
         )
-    save_average(
-        average,
+    save_merged(
+        merged,
         folder,
         name=options.name,
         dev_sha256=file_sha256(Path(options.dev)) if options.dev else "",
-        command=_average_command(options),
+        command=merge_command(
+            options.names,
+            name=options.name,
+            weights=options.weights,
+            rank=options.rank,
+            dev=shown(Path(options.dev), data_folder()) if options.dev else None,
+            dev_name=options.dev_name,
+        ),
     )
     info = read_info(folder, options.name)
     if options.json:
-        print_json({**_info_dict(info), "held": average.held})
+        print_json({**_info_dict(info), "held": merged.held})
         return
-    print(f"{info.name}: the average of {len(average.parts)} checkpoints, ", end="")
+    how = "the average" if merged.is_average else "the weighted sum"
+    print(f"{info.name}: {how} of {len(merged.parts)} checkpoints, ", end="")
     print(f"{info.size_bytes / 1e6:.1f} MB, in {folder}")
-    if average.held is not None:
+    if merged.held is not None:
         print(
-            f"Adapters of rank {average.rank} hold {average.held:.0%} of the encoder's squared "
+            f"Adapters of rank {merged.rank} hold {merged.held:.0%} of the encoder's squared "
             "change."
         )
     for name, score in info.results.get("dev_spearman", {}).items():
-        title = {"mean": "encoder, mean", "cls": "encoder, CLS"}.get(name, "the average")
+        title = {"mean": "encoder, mean", "cls": "encoder, CLS"}.get(name, info.name)
         print(f"  {title:<14} {score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]")
-
-
-def _average_command(options: argparse.Namespace) -> str:
-    """Return the command that gives an average again, without paths of this machine."""
-    from lwap.data import data_folder
-
-    names = [Path(name).name if "/" in name else name for name in options.names]
-    lines = [f"python -m lwap models average {' '.join(map(shlex.quote, names))}"]
-    lines.append(f"--name {shlex.quote(options.name)}")
-    if options.rank is not None:
-        lines.append(f"--rank {options.rank}")
-    if options.dev:
-        lines.append(f"--dev {shown(Path(options.dev), data_folder())}")
-    if options.dev_name:
-        lines.append(f"--dev-name {shlex.quote(options.dev_name)}")
-    return " \\\n    ".join(lines)
 
 
 def _info_dict(info) -> dict[str, Any]:
@@ -183,7 +180,7 @@ def _info_dict(info) -> dict[str, Any]:
 
 def add_commands(commands, formatter: type[argparse.HelpFormatter]) -> None:
     """Add the command of this module to the parser of `python -m lwap`."""
-    summary = "List, show, verify, rename, delete, import and average checkpoints."
+    summary = "List, show, verify, rename, delete, import and merge checkpoints."
     models = commands.add_parser(
         "models",
         help=summary,
@@ -235,23 +232,32 @@ def add_commands(commands, formatter: type[argparse.HelpFormatter]) -> None:
         "\n\nA folder that sentence-transformers saved is taken as well. Pickles, code, links and\n"
         "paths that leave the folder are refused.",
     )
-    averaging = add(
-        "average",
-        _average,
-        "Average the weights of several checkpoints of one encoder and one pooling.",
+    merging = add(
+        "merge",
+        _merge,
+        "Merge checkpoints of one encoder and one pooling: what they changed, averaged or added.",
         "run-1 run-2 run-3 --name mine --rank 32 --dev dev.csv",
-        "\n\nRuns that differ in seed, temperature or data end near one another, and their\n"
-        "average is often better than each (Wortsman et al. 2022, Model soups).",
+        "\n  python -m lwap models merge sentences-run triplets-run --weights 1 1 --name mine"
+        "\n\nThe average of runs that differ in seed or temperature is often better than each\n"
+        "(Wortsman et al. 2022, Model soups). With --weights 1 1 the changes of two runs, with\n"
+        "other data or objectives, add up (Ilharco et al. 2023, task arithmetic).",
     )
-    averaging.add_argument("names", nargs="+", metavar="name", help="a checkpoint, a run, a folder")
-    averaging.add_argument("--name", required=True, help="what the average will be called")
-    averaging.add_argument(
+    merging.add_argument("names", nargs="+", metavar="name", help="a checkpoint, a run, a folder")
+    merging.add_argument("--name", required=True, help="what the result will be called")
+    merging.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="of each change, above 0 (default: 1/n each, the average)",
+    )
+    merging.add_argument(
         "--rank",
         type=int,
         help="keep the encoder's change as adapters of this rank (default: all of the encoder)",
     )
-    averaging.add_argument("--dev", help="CSV of scored pairs to measure the average on")
-    averaging.add_argument("--dev-name", help="what the card calls them (default: the file's name)")
-    averaging.add_argument("--output", help="where to (default: the runs folder)")
+    merging.add_argument("--dev", help="CSV of scored pairs to measure the result on")
+    merging.add_argument("--dev-name", help="what the card calls them (default: the file's name)")
+    merging.add_argument("--output", help="where to (default: the runs folder)")
     importing.add_argument("path", help="a zip file, or a checkpoint's folder")
     importing.add_argument("--name", help="what it will be called (default: its own name)")

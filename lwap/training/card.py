@@ -15,17 +15,19 @@ BAR_WIDTH = 40
 
 
 @dataclass(frozen=True)
-class AveragedPart:
-    """One of the runs whose weights a checkpoint averages.
+class MergedPart:
+    """One of the runs that a checkpoint merges.
 
     Attributes:
         name: Its checkpoint's.
+        weight: Of its change.
         settings: As its manifest has them.
         dev: Its Spearman × 100 on its dev set, or None.
         command: That gives it again, or "".
     """
 
     name: str
+    weight: float
     settings: Mapping[str, Any]
     dev: float | None
     command: str
@@ -76,11 +78,12 @@ def write_card(
     return "\n".join(lines)
 
 
-def write_average_card(
+def write_merge_card(
     name: str,
     encoder: str,
-    parts: Sequence[AveragedPart],
+    parts: Sequence[MergedPart],
     *,
+    is_average: bool,
     pooling: str,
     options: Mapping[str, Any],
     training: Mapping[str, Any],
@@ -89,19 +92,20 @@ def write_average_card(
     dev_sha256: str,
     command: str,
 ) -> str:
-    """Return the model card (Markdown) of an average of several runs.
+    """Return the model card (Markdown) of several runs as one.
 
     Args:
         name: The checkpoint's name.
         encoder: Id of the encoder that all runs started from.
         parts: The runs.
+        is_average: Whether all weights are one over their number.
         pooling: Their pooling, "lwap" for example.
         options: Of the pooling.
         training: For the manifest: what the runs have in common, `rank` and `held`.
         contains: "head", "adapter" or "encoder".
         results: Measured on the dev set; empty if none was.
         dev_sha256: Of the dev file.
-        command: The command that averages the runs.
+        command: The command that merges the runs.
     """
     differing = [key for key in _TOLD if len({str(part.settings.get(key)) for part in parts}) > 1]
     same = [
@@ -113,24 +117,34 @@ def write_average_card(
     if "data" in training:
         rows = f", {training['triplets']} rows" if "triplets" in training else ""
         data = f" Data: {training['data']}{rows}."
+    how = (
+        f"The average of the weights of {len(parts)} runs from the same encoder (Wortsman et al. "
+        "2022, Model soups)."
+        if is_average
+        else f"What {len(parts)} runs changed in the same encoder, each times its weight, added up "
+        "(Ilharco et al. 2023, Editing models with task arithmetic); the weights of their poolings "
+        "are averaged in the same proportions."
+    )
+    columns = [key.replace("_", " ") for key in differing]
+    columns = ["run", *([] if is_average else ["weight"]), *columns, "dev"]
     lines = [
         *_front(name, encoder, _what(pooling, encoder, options)),
         "## Training",
         "",
-        f"The average of the weights of {len(parts)} runs from the same encoder (Wortsman et al. "
-        f"2022, Model soups).{data}" + (f" All: {', '.join(same)}." if same else ""),
+        f"{how}{data}" + (f" All: {', '.join(same)}." if same else ""),
         "",
-        f"| {' | '.join(['run', *(key.replace('_', ' ') for key in differing), 'dev'])} |",
-        f"|{'---|' * (len(differing) + 2)}",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
     ]
     for part in parts:
-        cells = [_plain(part.settings.get(key)) for key in differing]
+        cells = [] if is_average else [_plain(part.weight)]
+        cells += [_plain(part.settings.get(key)) for key in differing]
         dev = "–" if part.dev is None else f"{part.dev:.2f}"
         lines.append(f"| {' | '.join([part.name, *cells, dev])} |")
     if "rank" in training:
         lines += [
             "",
-            f"What the average changed in the encoder's linear layers is kept as adapters of rank "
+            f"What this changed in the encoder's linear layers is kept as adapters of rank "
             f"{training['rank']}, the nearest matrices of that rank, which hold "
             f"{training['held']:.0%} of the squared change; its other weights are the encoder's "
             "own.",
@@ -154,8 +168,9 @@ def write_average_card(
     return "\n".join(lines)
 
 
-# What a card tells of the runs that it averages.
+# What a card tells of the runs that it merges.
 _TOLD = (
+    "data",
     "objective",
     "mode",
     "seed",

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense
-from sentence_transformers.sentence_transformer.modules import Pooling
 
 from lwap.bank import LayerBank, Progress, encode_layers, layerwise_transformer
 from lwap.errors import InputError
@@ -28,7 +25,7 @@ from lwap.evaluation.sts import (
 from lwap.explanation import layer_weights
 from lwap.pooling import LayerHead
 from lwap.scores import cosine
-from lwap.strategy import embed, run_head
+from lwap.strategy import embed, own_vectors
 from lwap.training.config import HEAD_POOLINGS
 from lwap.training.examples import Examples
 
@@ -85,7 +82,7 @@ class DevSet:
         NaN where a number does not exist, as for a model that gives the same vector for all.
         """
         bank = self.bank(model, self.precision)
-        vectors = pooled(bank, model)
+        vectors = own_vectors(bank, model)
         found: dict[str, Any] = {"dev": math.nan, "alignment": math.nan, "uniformity": math.nan}
         if (weights := mean_weights(bank, model)) is not None:
             found["layer_weights"] = [round(float(weight), 5) for weight in weights]
@@ -123,7 +120,7 @@ class DevSet:
             pooling: The model's pooling, by which its own score is called, or "trained".
         """
         bank = self.bank(model)
-        vectors = pooled(bank, model)
+        vectors = own_vectors(bank, model)
         found: dict[str, Any] = {"dev_set": name}
         # "mean" and "cls" are the untouched encoder's.
         own = pooling if pooling in HEAD_POOLINGS else TRAINED
@@ -186,23 +183,6 @@ def reading(transformer, tokens: int | None) -> Iterator[None]:
         yield
     finally:
         transformer.max_seq_length = limit
-
-
-def pooled(bank: LayerBank, model: SentenceTransformer) -> np.ndarray:
-    """Return what a model's modules after its encoder make of a bank, (N, D) float32."""
-    vectors: np.ndarray | None = None
-    for module in list(model)[1:]:
-        if isinstance(module, LayerHead):
-            vectors = run_head(bank, module)
-        elif isinstance(module, Pooling):
-            vectors = embed(bank, module.pooling_mode)
-        elif isinstance(module, Dense):
-            weight = next(module.parameters())
-            with torch.inference_mode():
-                given = torch.from_numpy(vectors).to(weight.device, weight.dtype)
-                made = module({"sentence_embedding": given})["sentence_embedding"]
-                vectors = made.float().cpu().numpy()
-    return vectors
 
 
 def mean_weights(bank: LayerBank, model: SentenceTransformer) -> np.ndarray | None:

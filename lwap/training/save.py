@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +114,36 @@ def command_of(
             # With "=": argparse takes -1e-05 for an option otherwise.
             joint = "=" if str(value).startswith("-") else " "
             parts.append(f"{flag}{joint}{shlex.quote(str(value))}")
+    return " \\\n    ".join(parts)
+
+
+def merge_command(
+    names: Sequence[str],
+    *,
+    name: str,
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    dev: str | None = None,
+    dev_name: str | None = None,
+) -> str:
+    """Return the command that merges checkpoints again.
+
+    Args:
+        names: The checkpoints; of a path its last part is told.
+        name: What the result is called.
+        weights, rank: As for `merge_checkpoints`.
+        dev: The dev file, as the command shall name it.
+        dev_name: What the card calls it.
+    """
+    known = [Path(each).name for each in names]
+    parts = [f"python -m lwap models merge {' '.join(map(shlex.quote, known))}"]
+    parts.append(f"--name {shlex.quote(name)}")
+    if weights is not None:
+        parts.append(f"--weights {' '.join(f'{weight:g}' for weight in weights)}")
+    if rank is not None:
+        parts.append(f"--rank {rank}")
+    if dev:
+        parts.append(f"--dev {dev}")
+    if dev_name:
+        parts.append(f"--dev-name {shlex.quote(dev_name)}")
     return " \\\n    ".join(parts)

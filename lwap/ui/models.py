@@ -202,14 +202,14 @@ def pooling_words(info: CheckpointInfo) -> str:
 def trained(info: CheckpointInfo) -> str:
     """Return what of a checkpoint was trained: "head", "LoRA", "full", or that none is recorded.
 
-    And of how many runs it is the average, if it is one.
+    And how many runs were merged into it, if any were.
     """
     if not info.training:
         return "not recorded"
     mode = info.training.get("mode")
     what = _TRAINED.get(mode) if isinstance(mode, str) and mode in _TRAINED else _held(info)
-    averaged = info.training.get("averaged")
-    return f"{what}, {len(averaged)} runs averaged" if isinstance(averaged, list) else what
+    merged = info.training.get("merged")
+    return f"{what}, {len(merged)} runs merged" if isinstance(merged, list) else what
 
 
 def _held(info: CheckpointInfo) -> str:

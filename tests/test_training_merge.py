@@ -1,4 +1,4 @@
-"""The average of several checkpoints: its weights, its low-rank part, its card, what is refused."""
+"""Several checkpoints as one: their weights, its low-rank part, its card, what is refused."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from lwap.checkpoints import identify_encoder, save_checkpoint, verify
 from lwap.errors import CheckpointError, ConfigError, InputError, ModelError
 from lwap.manifest import CARD, Contents, read_info
 from lwap.training import TrainConfig
-from lwap.training.average import average_checkpoints, save_average
+from lwap.training.merge import merge_checkpoints, save_merged
 from lwap.training.model import new_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,7 +130,7 @@ def test_nothing_changed_is_held_whole():
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_average_has_the_mean_of_all_weights(mode, part):
     names = [part(f"run-{seed}", seed, mode) for seed in range(3)]
-    average = average_checkpoints(names)
+    average = merge_checkpoints(names)
     assert average.contains == Contents.ENCODER
     states = [lwap.load(name).state_dict() for name in names]
     for key, value in average.model.state_dict().items():
@@ -138,23 +138,53 @@ def test_average_has_the_mean_of_all_weights(mode, part):
         np.testing.assert_allclose(value.numpy(), expected, atol=1e-7, err_msg=key)
 
 
+def test_weights_add_up_changes_of_the_encoder_and_average_poolings(part):
+    names, weights = [part(f"run-{seed}", seed) for seed in range(3)], [1.0, 0.5, 2.0]
+    merged = merge_checkpoints(names, weights=weights)
+    assert merged.weights == (1.0, 0.5, 2.0)
+    assert not merged.is_average
+    before = lwap.load(merged.encoder["encoder_id"]).state_dict()
+    states = [lwap.load(name).state_dict() for name in names]
+    of_encoder = 0
+    for key, value in merged.model.state_dict().items():
+        parts = [state[key].numpy().astype(np.float64) for state in states]
+        if key in before:  # the encoder's
+            of_encoder += 1
+            expected = before[key].numpy().astype(np.float64)
+            for weight, own in zip(weights, parts, strict=True):
+                expected = expected + weight * (own - before[key].numpy())
+        else:
+            expected = np.average(parts, axis=0, weights=weights)
+        np.testing.assert_allclose(value.numpy(), expected, atol=1e-6, err_msg=key)
+    assert 0 < of_encoder < len(states[0])
+
+
+def test_equal_weights_are_the_average(part):
+    names = [part(f"run-{seed}", seed) for seed in range(2)]
+    plain, said = merge_checkpoints(names), merge_checkpoints(names, weights=[0.5, 0.5])
+    assert plain.is_average
+    assert said.is_average
+    for key, value in plain.model.state_dict().items():
+        torch.testing.assert_close(said.model.state_dict()[key], value, rtol=0, atol=0)
+
+
 def test_average_of_heads_is_a_head(part, tmp_path):
     names = [part(f"head-{seed}", seed, "head") for seed in range(2)]
-    average = average_checkpoints(names)
-    folder = save_average(average, tmp_path / "runs" / "both" / "model", name="both")
+    average = merge_checkpoints(names)
+    folder = save_merged(average, tmp_path / "runs" / "both" / "model", name="both")
     assert read_info(folder).contains == Contents.HEAD
     with pytest.raises(ConfigError, match="leave their encoder as it is"):
-        average_checkpoints(names, rank=4)
+        merge_checkpoints(names, rank=4)
 
 
 def test_average_as_adapter_encodes_as_it_did_before_it_was_saved(part, tmp_path):
     names = [part(f"run-{seed}", seed) for seed in range(2)]
-    average = average_checkpoints(names, rank=3)
+    average = merge_checkpoints(names, rank=3)
     assert 0 < average.held < 1
-    folder = save_average(average, tmp_path / "runs" / "small" / "model", name="small")
+    folder = save_merged(average, tmp_path / "runs" / "small" / "model", name="small")
     info = read_info(folder)
     assert info.contains == Contents.ADAPTER
-    assert info.training["averaged"] == names
+    assert info.training["merged"] == names
     assert info.training["rank"] == 3
     assert info.training["data"] == "sentences of ours"
     assert "temperature" not in info.training  # they differ
@@ -166,8 +196,8 @@ def test_average_as_adapter_encodes_as_it_did_before_it_was_saved(part, tmp_path
 
 def test_a_rank_that_loses_nothing_gives_the_average_but_for_norms(part, tmp_path):
     names = [part(f"run-{seed}", seed) for seed in range(2)]
-    whole, low = average_checkpoints(names), average_checkpoints(names, rank=400)
-    folder = save_average(low, tmp_path / "runs" / "low" / "model", name="low")
+    whole, low = merge_checkpoints(names), merge_checkpoints(names, rank=400)
+    folder = save_merged(low, tmp_path / "runs" / "low" / "model", name="low")
     made, full = lwap.load(str(folder))[0].model, whole.model[0].model
     base = lwap.load(low.encoder["encoder_id"])[0].model
     linear = {f"{name}.weight" for name in linear_names(full)}
@@ -180,13 +210,13 @@ def test_a_rank_that_loses_nothing_gives_the_average_but_for_norms(part, tmp_pat
 def test_card_tells_runs_commands_and_results(part, tmp_path, dev_file):
     names = [part(f"run-{seed}", seed) for seed in range(2)]
     pairs = pd.read_csv(dev_file)[["sentence1", "sentence2", "score"]]
-    average = average_checkpoints(names, rank=3, dev_pairs=pairs, dev_name="our pairs")
-    folder = save_average(
+    average = merge_checkpoints(names, rank=3, dev_pairs=pairs, dev_name="our pairs")
+    folder = save_merged(
         average,
         tmp_path / "runs" / "both" / "model",
         name="both",
         dev_sha256="d" * 64,
-        command="python -m lwap models average run-0 run-1",
+        command="python -m lwap models merge run-0 run-1",
     )
     card = (folder / CARD).read_text(encoding="utf-8")
     assert "The average of the weights of 2 runs" in card
@@ -194,7 +224,7 @@ def test_card_tells_runs_commands_and_results(part, tmp_path, dev_file):
     assert "| run-1 | 1 | 0.1 | 81.00 |" in card
     assert "adapters of rank 3" in card
     assert "python -m lwap train --name run-0\n" in card
-    assert "python -m lwap models average run-0 run-1" in card
+    assert "python -m lwap models merge run-0 run-1" in card
     assert f"Spearman × 100 of the cosine on our pairs ({len(pairs)} pairs" in card
     assert "## Layer weights" in card
     assert average.results["dev_spearman"]["lwap"]["value"] == pytest.approx(
@@ -202,35 +232,55 @@ def test_card_tells_runs_commands_and_results(part, tmp_path, dev_file):
     )
 
 
-def test_what_cannot_be_averaged_is_refused(part):
+def test_what_cannot_be_merged_is_refused(part):
     first, head = part("run-0", 0), part("plain", 1, residual="none")
     with pytest.raises(InputError, match="two checkpoints or more"):
-        average_checkpoints([first])
+        merge_checkpoints([first])
     with pytest.raises(InputError, match="'run-0' is named twice"):
-        average_checkpoints([first, first])
+        merge_checkpoints([first, first])
     with pytest.raises(ModelError, match="There is no checkpoint 'nowhere'"):
-        average_checkpoints([first, "nowhere"])
+        merge_checkpoints([first, "nowhere"])
     with pytest.raises(CheckpointError, match="their options of the pooling differ"):
-        average_checkpoints([first, head])
+        merge_checkpoints([first, head])
     with pytest.raises(CheckpointError, match="their pooling differ, lwap and mean"):
-        average_checkpoints([first, part("mean", 1, pooling="mean", residual="none")])
+        merge_checkpoints([first, part("mean", 1, pooling="mean", residual="none")])
+    both = [first, part("other", 1)]
     with pytest.raises(ConfigError, match="rank is 0"):
-        average_checkpoints([first, part("other", 1)], rank=0)
+        merge_checkpoints(both, rank=0)
+    with pytest.raises(ConfigError, match="weights has 3 values for 2 checkpoints"):
+        merge_checkpoints(both, weights=[1, 1, 1])
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="each must be a number above 0"):
+            merge_checkpoints(both, weights=[1.0, wrong])
+
+
+def test_command_adds_up_and_card_tells_weights(part, capsys):
+    names = [part("sentences", 0), part("triplets", 1)]
+    weights = ["--weights", "1", "0.5"]
+    main(["models", "merge", *names, *weights, "--name", "sum"])
+    assert "sum: the weighted sum of 2 checkpoints" in capsys.readouterr().out
+    folder = lwap.manifest.find_checkpoint("sum")
+    card = (folder / CARD).read_text(encoding="utf-8")
+    assert "What 2 runs changed in the same encoder, each times its weight, added up" in card
+    assert "| run | weight | seed | temperature | dev |" in card
+    assert "| triplets | 0.5 | 1 | 0.1 | 81.00 |" in card
+    assert "merge sentences triplets \\\n    --name sum \\\n    --weights 1 0.5" in card
+    assert read_info(folder).training["weights"] == [1.0, 0.5]
 
 
 def test_command_averages_and_says_how_well(part, dev_file, capsys):
     names = [part(f"run-{seed}", seed) for seed in range(2)]
-    main(["models", "average", *names, "--name", "both", "--rank", "2", "--dev", str(dev_file)])
+    main(["models", "merge", *names, "--name", "both", "--rank", "2", "--dev", str(dev_file)])
     said = capsys.readouterr().out
     assert "both: the average of 2 checkpoints" in said
     assert "Adapters of rank 2 hold" in said
-    assert "the average" in said
+    assert f"{'both':<14} " in said
     card = lwap.manifest.find_checkpoint("both") / CARD
     text = card.read_text(encoding="utf-8")
-    assert "python -m lwap models average run-0 run-1 \\\n    --name both \\\n    --rank 2" in text
+    assert "python -m lwap models merge run-0 run-1 \\\n    --name both \\\n    --rank 2" in text
     assert str(dev_file.parent) not in text
-    main(["models", "average", *names, "--name", "again", "--json"])
+    main(["models", "merge", *names, "--name", "again", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["name"] == "again"
     assert found["held"] is None
-    assert found["training"]["averaged"] == names
+    assert found["training"]["merged"] == names
