@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 
-from lwap.bank import check_texts, default_prompt, layerwise_transformer
+from lwap.bank import default_prompt, layerwise_transformer
 from lwap.encoder import TOKENIZER_LOCK
-from lwap.errors import ConfigError, InputError
-from lwap.evaluation.sts import spearman
+from lwap.errors import ConfigError, InputError, LwapError
 from lwap.training.config import Mode, Objective, TrainConfig
+from lwap.training.dev import check_dev
 from lwap.training.examples import Dropped, Examples, plain
 from lwap.training.frozen import VIEWS
 from lwap.training.loop import dataset_rows, planned_steps, world_size
@@ -348,27 +348,10 @@ def sample(texts: Sequence[str], most: int) -> list[str]:
 
 
 def _dev_problems(config: TrainConfig, pairs: pd.DataFrame | None) -> list[str]:
-    if pairs is None:
-        if config.objective == Objective.UNSUPERVISED:
-            return [
-                "The unsupervised objective has no positives to hold out; the best step is chosen "
-                "on scored pairs. Give dev pairs (sentence1, sentence2, score)."
-            ]
-        return []
-    missing = [name for name in ("sentence1", "sentence2", "score") if name not in pairs]
-    if missing:
-        return [
-            f"The dev pairs have no column '{missing[0]}'; they need sentence1, sentence2, score, "
-            f"and have {list(pairs.columns)}."
-        ]
     try:
-        for name in ("sentence1", "sentence2"):
-            check_texts(pairs[name])
-        spearman(np.arange(len(pairs)), pairs["score"].to_numpy(dtype=float, copy=True))
-    except InputError as error:
-        return [f"The dev pairs cannot be used. {error}"]
-    except ValueError as error:
-        return [f"The dev pairs have scores that are no numbers ({error}). Mend the column."]
+        check_dev(config, pairs)
+    except LwapError as error:
+        return [str(error)]
     return []
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 
-from lwap.bank import LayerBank, Progress, encode_layers, layerwise_transformer
-from lwap.errors import InputError
+from lwap.bank import LayerBank, Progress, check_texts, encode_layers, layerwise_transformer
+from lwap.errors import ConfigError, InputError
 from lwap.evaluation import geometry
 from lwap.evaluation.sts import (
     Difference,
@@ -26,7 +26,7 @@ from lwap.explanation import layer_weights
 from lwap.pooling import LayerHead
 from lwap.scores import cosine
 from lwap.strategy import embed, own_vectors
-from lwap.training.config import HEAD_POOLINGS
+from lwap.training.config import HEAD_POOLINGS, Objective, TrainConfig
 from lwap.training.examples import Examples
 
 TRAINED = "trained"  # the score of a pooling that the untouched encoder has, too
@@ -160,6 +160,39 @@ class DevSet:
             first, second = first[good], second[good]
         pairs = np.stack([first, second], axis=1)
         return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def check_dev(config: TrainConfig, pairs: pd.DataFrame | None) -> None:
+    """Refuse dev pairs that no step can be chosen on, and an objective that needs them without any.
+
+    Raises:
+        ConfigError: If there are none, and the objective has no positives to hold out.
+        InputError: If a column is missing, a sentence is none, or the scores cannot be ranked.
+    """
+    if pairs is None:
+        if config.objective == Objective.UNSUPERVISED:
+            raise ConfigError(
+                "The unsupervised objective has no positives to hold out; the best step is chosen "
+                "on scored pairs. Give dev pairs (sentence1, sentence2, score)."
+            )
+        return
+    missing = [name for name in ("sentence1", "sentence2", "score") if name not in pairs]
+    if missing:
+        raise InputError(
+            f"The dev pairs have no column '{missing[0]}'; they need sentence1, sentence2, score, "
+            f"and have {list(pairs.columns)}."
+        )
+    try:
+        for name in ("sentence1", "sentence2"):
+            check_texts(pairs[name])
+        # Any ranking will do: this raises if the scores themselves cannot be ranked.
+        spearman(np.arange(len(pairs)), pairs["score"].to_numpy(dtype=float, copy=True))
+    except InputError as error:
+        raise InputError(f"The dev pairs cannot be used. {error}") from error
+    except ValueError as error:
+        raise InputError(
+            f"The dev pairs have scores that are no numbers ({error}). Mend the column."
+        ) from error
 
 
 def dev_texts(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[str]:

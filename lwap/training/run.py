@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from lwap.bank import Progress
 from lwap.checkpoints import load
-from lwap.errors import ConfigError, InputError
+from lwap.errors import ConfigError
 from lwap.evaluation.source import Count
-from lwap.evaluation.sts import spearman
 from lwap.pooling import LayerHead
-from lwap.training.config import Mode, Objective, TrainConfig
-from lwap.training.dev import DevSet, dev_texts
+from lwap.training.config import Mode, TrainConfig
+from lwap.training.dev import DevSet, check_dev, dev_texts
 from lwap.training.examples import Examples
 from lwap.training.loop import SAVE_SECONDS, Log, RunStopped, Stop, fit
 from lwap.training.model import new_model, on_summaries
@@ -102,7 +100,7 @@ def train(
     """
     started = time.perf_counter()
     examples = Examples.of(data, config.objective)
-    _check_dev(config, examples, dev_pairs)
+    check_dev(config, dev_pairs)
     encoder = load(config.encoder)
     if any(isinstance(module, LayerHead) for module in encoder):
         raise ConfigError(
@@ -185,21 +183,3 @@ def _stoppable(progress: Progress | None, should_stop: Stop | None) -> Progress 
             progress(done, total)
 
     return checked
-
-
-def _check_dev(config: TrainConfig, examples: Examples, pairs: pd.DataFrame | None) -> None:
-    if pairs is None:
-        if config.objective == Objective.UNSUPERVISED:
-            raise ConfigError(
-                "The unsupervised objective has no positives to hold out; the best step is chosen "
-                "on scored pairs. Give dev pairs (sentence1, sentence2, score)."
-            )
-        return
-    missing = [name for name in ("sentence1", "sentence2", "score") if name not in pairs]
-    if missing:
-        raise InputError(
-            f"The dev pairs have no column '{missing[0]}'; they need sentence1, sentence2, score, "
-            f"and have {list(pairs.columns)}."
-        )
-    # Any ranking will do: this raises if the scores themselves cannot be ranked.
-    spearman(np.arange(len(pairs)), pairs["score"].to_numpy(dtype=float))
