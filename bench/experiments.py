@@ -43,7 +43,7 @@ POOLINGS: dict[str, dict[str, Any]] = {
     "lwap residual": {"pooling": "lwap", "residual": "last_mean"},
 }
 DECIDING = ("mean", "lwap paper", "lwap residual")  # three seeds in full, too
-MERGED = ("lwap residual", "mean")
+KEPT_POOLINGS = ("mean", "lwap residual")  # whose full runs are merged
 SEEDS = (0, 1, 2)
 RANK = 32  # of the adapters that are kept of a merged encoder's change
 # The unsupervised half of the default checkpoint.
@@ -76,12 +76,19 @@ class Run:
         settings: Of `TrainConfig`, seed included.
         is_kept: Whether its checkpoint is kept, to be merged with others.
         parts: Runs that are merged, instead of a training; `settings` are then those of the merge.
+        start: The run whose checkpoint's encoder it starts from; None is the bundled encoder.
     """
 
     name: str
     settings: dict[str, Any] = field(hash=False)
     is_kept: bool = False
     parts: tuple[Run, ...] = ()
+    start: Run | None = None
+
+    @property
+    def needs(self) -> tuple[Run, ...]:
+        """Runs whose checkpoints it needs."""
+        return self.parts if self.start is None else (self.start,)
 
     @property
     def key(self) -> str:
@@ -116,46 +123,42 @@ def table_runs() -> Iterator[Run]:
                     settings = {"objective": objective, "mode": mode, "seed": seed, **options}
                     if mode == "full":
                         settings["max_tokens"] = 64
-                    is_kept = (objective, mode) == ("supervised", "full") and pooling in MERGED
-                    yield Run(f"{objective} / {mode} / {pooling}", settings, is_kept=is_kept)
+                    is_kept = f"{objective} / {mode}" == "supervised / full"
+                    is_kept = is_kept and pooling in KEPT_POOLINGS
+                    yield Run(f"{objective} / {mode} / {pooling}", settings, is_kept)
 
 
 def recipe_runs() -> Iterator[Run]:
-    """Return the unsupervised runs that are merged with the supervised ones of the table."""
+    """Return the steps to the default checkpoint, and what was tried around the first.
+
+    The encoder is trained with both objectives, apart; what they changed is added up; a pooling is
+    trained on what came out. Beside it the same with layer attention from the beginning.
+    """
+    supervised = {run.key: run for run in table_runs() if run.is_kept}
     for seed in SEEDS:
-        for pooling in MERGED:
+        for pooling in KEPT_POOLINGS:
             settings = {**RECIPE, **POOLINGS[pooling], "seed": seed}
-            yield Run(f"recipe / unsupervised / {pooling}", settings, is_kept=True)
+            first = Run(f"recipe / unsupervised / {pooling}", settings, is_kept=True)
+            yield first
+            parts = (first, supervised[f"supervised / full / {pooling}, seed {seed}"])
+            for rank in (None, RANK):
+                settings = {"weights": [1.0, 1.0], "rank": rank, "seed": seed}
+                small = "" if rank is None else f", rank {rank}"
+                merged = Run(f"recipe / merged{small} / {pooling}", settings, rank == RANK, parts)
+                yield merged
+            if pooling != "mean":
+                continue
+            for other in ("scalar_mix", "lwap paper", "lwap residual"):
+                settings = {**POOLINGS[other], "seed": seed}
+                yield Run(f"recipe / head on merged / {other}", settings, start=merged)
     for what, changes in TRIED.items():
         settings = {**RECIPE, **POOLINGS["mean"], **changes, "seed": 0}
         yield Run(f"recipe / unsupervised, {what} / mean", settings)
 
 
-def merged_runs() -> Iterator[Run]:
-    """Return the merges: both objectives of each seed, as they are and as adapters; all seeds."""
-    runs = {run.key: run for run in (*table_runs(), *recipe_runs())}
-    for pooling in MERGED:
-        both = {
-            seed: tuple(
-                runs[f"{name} / {pooling}, seed {seed}"]
-                for name in ("recipe / unsupervised", "supervised / full")
-            )
-            for seed in SEEDS
-        }
-        for rank in (None, RANK):
-            small = "" if rank is None else f", rank {rank}"
-            for seed, parts in both.items():
-                settings = {"weights": [1.0, 1.0], "rank": rank, "seed": seed}
-                yield Run(f"merged / both{small} / {pooling}", settings, parts=parts)
-            every = tuple(run for parts in both.values() for run in parts)
-            settings = {"weights": [round(1 / len(SEEDS), 4)] * len(every), "rank": rank}
-            name = f"merged / both, {len(SEEDS)} seeds{small} / {pooling}"
-            yield Run(name, {**settings, "seed": "all"}, parts=every)
-
-
 def every_run() -> Iterator[Run]:
-    """Return all runs, the merges after what they merge."""
-    yield from (*table_runs(), *recipe_runs(), *merged_runs())
+    """Return all runs, each after those that it needs."""
+    yield from (*table_runs(), *recipe_runs())
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -294,12 +297,14 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
     from lwap.training import TrainConfig, train
 
     started = time.perf_counter()
-    config = TrainConfig(**run.settings)
+    start = {} if run.start is None else {"encoder": str(run.start.model)}
+    config = TrainConfig(**run.settings, **start)
     result = train(config, training_data(config.objective), dev_pairs(), dev_name="STS-B dev")
     trained = time.perf_counter()
     if run.is_kept:
         _keep(run, result)
-    vectors = measure.vectors(result.model, is_frozen=config.mode == "head")
+    is_frozen = config.mode == "head" and run.start is None
+    vectors = measure.vectors(result.model, is_frozen=is_frozen)
     found = _measured(measure, vectors, run.file)
     return {
         **found,
@@ -313,13 +318,15 @@ def work(run: Run, measure: Measure) -> dict[str, Any]:
 
 def merge(run: Run, measure: Measure) -> dict[str, Any]:
     """Merge runs that are kept, and measure."""
-    from lwap.training.merge import merge_checkpoints
+    from lwap.training.merge import merge_checkpoints, save_merged
 
     made = merge_checkpoints(
         [str(part.model) for part in run.parts],
         weights=run.settings["weights"],
         rank=run.settings["rank"],
     )
+    if run.is_kept:
+        save_merged(made, run.model, name=run.model.name)
     found = _measured(measure, measure.vectors(made.model), run.file)
     held = None if made.held is None else round(made.held, 4)
     return {**found, "held": held, "parts": [part.key for part in run.parts]}
@@ -427,6 +434,8 @@ def table() -> str:
             cells.append(f"{np.mean(values):.{digits}f}{spread}")
         # A head has no peer that trains nothing but a mean; mean pooling in full is put beside it.
         peer = f"{prefix.replace('/ head', '/ full')} / mean"
+        if prefix == "recipe / head on merged":
+            peer = f"recipe / merged, rank {RANK} / mean"
         peers = {run.settings["seed"]: run for run, _ in groups.get(peer, [])}
         pairs = [
             (run, peers[run.settings["seed"]]) for run, _ in rows if run.settings["seed"] in peers
@@ -482,12 +491,13 @@ def main() -> None:
     for run in wanted:
         if run.key in read_results():  # by another process, meanwhile
             continue
-        if any(not part.model.is_dir() for part in run.parts):
-            print(f"{run.key}: its runs are not all done", flush=True)
+        if any(not each.model.is_dir() for each in run.needs):
+            print(f"{run.key}: what it needs is not there", flush=True)
             continue
         print(run.key, flush=True)
         found = merge(run, measure) if run.parts else work(run, measure)
-        write_result(run.key, run.name, run.settings, found)
+        start = {} if run.start is None else {"start": run.start.key}
+        write_result(run.key, run.name, {**run.settings, **start}, found)
         print(f"  average {found['average']}, dev {found['dev']}", flush=True)
 
 

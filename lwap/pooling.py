@@ -23,9 +23,9 @@ from lwap.errors import ConfigError, ModelError, check_choice
 # PyTorch's RReLU: a random slope in training, this fixed mean slope (11/48) in eval.
 RRELU_LOWER, RRELU_UPPER = 1 / 8, 1 / 3
 
-# Where s of the residual starts: near the encoder's own mean, so that training adds to it
-# (docs/experiments.md: of 1, 2, 3, 4, 6 and 8, 6 was best on the dev set).
-RESIDUAL_START = 6.0
+# Where s of the residual starts (docs/experiments.md, "The residual's form"): of 0.25, 0.5 and 1
+# the best on the dev set; larger ones leave the layers next to nothing to add.
+RESIDUAL_START = 1.0
 
 
 class Query(StrEnum):
@@ -250,7 +250,8 @@ class LayerwiseAttentionPooling(LayerHead):
     eval is deterministic.
 
     `residual="last_mean"` returns e + s · √D · a_L / ‖a_L‖ with a learnable s, so that on an
-    encoder that was tuned for mean pooling the head adds to it instead of starting over.
+    encoder that was tuned for mean pooling the head adds to it instead of starting over: W_d and b
+    start at 0, and so an untrained head is the encoder's own mean.
     `layer_norm=True` normalises every c_l and a_l first, for pre-norm encoders (ModernBERT, Llama,
     Qwen3, GPT-2) whose inner states differ in scale.
 
@@ -306,6 +307,8 @@ class LayerwiseAttentionPooling(LayerHead):
         self.dense = nn.Linear(2 * embedding_dimension, embedding_dimension)
         if self.residual == Residual.LAST_MEAN:
             self.residual_scale = nn.Parameter(torch.tensor(RESIDUAL_START))
+            nn.init.zeros_(self.dense.weight)
+            nn.init.zeros_(self.dense.bias)
         if self.layer_norm:
             self.norm = nn.LayerNorm(embedding_dimension)
 
