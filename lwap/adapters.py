@@ -74,12 +74,24 @@ def apply_adapter(model: nn.Module, folder: Path) -> None:
             f"takes {len(own)}, or of other shapes."
         )
     model.load_state_dict(weights, strict=False)
+    merge_adapters(model)
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add an encoder's adapters to its weights, which are plain layers afterwards."""
     for name, layer in list(model.named_modules()):
         if hasattr(layer, "lora_A"):
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config  # peft takes it for a sign that adapters are still there
     model.requires_grad_(True)
+
+
+def adapter_rank(folder: Path) -> int:
+    """Return the rank of the adapters in a folder."""
+    return json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))["rank"]
 
 
 def add_nearest_adapter(base: nn.Module, changed: nn.Module, rank: int) -> float:

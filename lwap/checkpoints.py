@@ -145,17 +145,27 @@ def _checkpoint_encoder(folder: Path, manifest: dict[str, Any]) -> Path:
 def identify_encoder(name_or_path: str, revision: str | None = None) -> dict[str, str | None]:
     """Return what `save_checkpoint` records: encoder_id, encoder_revision, encoder_sha256.
 
-    A folder is named by its whole path, a hub model by the commit that was fetched.
+    A folder is named by its whole path, a hub model by the commit that was fetched. Of a checkpoint
+    that changed its encoder it is the encoder that it was trained from.
 
     Raises:
         ModelError: If there is no such encoder, or it has no safetensors weights.
+        CheckpointError: If it is a checkpoint whose encoder is as published.
     """
     checkpoint = find_checkpoint(name_or_path)
     if checkpoint is not None:
-        raise CheckpointError(
-            f"'{name_or_path}' is a checkpoint with a head. Train from its encoder instead, "
-            f"'{read_manifest(checkpoint)['encoder']['id']}'."
-        )
+        manifest = read_manifest(checkpoint)
+        encoder = manifest["encoder"]
+        if manifest["contains"] == Contents.HEAD:
+            raise CheckpointError(
+                f"'{name_or_path}' is a checkpoint with a head. Train from its encoder instead, "
+                f"'{encoder['id']}'."
+            )
+        return {
+            "encoder_id": encoder["id"],
+            "encoder_revision": encoder.get("revision"),
+            "encoder_sha256": encoder["sha256"],
+        }
     folder = resolve_encoder(name_or_path, revision)
     is_path = folder == Path(os.path.expanduser(name_or_path))
     is_snapshot = folder.parent.name == "snapshots" and not is_path
@@ -370,7 +380,8 @@ def save_checkpoint(
             new, old = scratch / "new", scratch / "old"
             new.mkdir()
             if contains == Contents.ENCODER:
-                transformer.save(str(new))
+                with _quiet_transformers():
+                    transformer.save(str(new))
                 encoder_sha256 = weights_sha256(new)
             elif contains == Contents.ADAPTER:
                 save_adapter(transformer.model, new / ADAPTER)

@@ -122,6 +122,16 @@ def find_checkpoint(name_or_path: str) -> Path | None:
     return None
 
 
+def starting_checkpoint(encoder: str) -> CheckpointInfo | None:
+    """Return the checkpoint whose encoder a run starts from; None where it is a plain encoder.
+
+    Raises:
+        CheckpointError: If its files are not readable, or of a newer format.
+    """
+    folder = find_checkpoint(encoder)
+    return None if folder is None else read_info(folder)
+
+
 def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
     """Read what a checkpoint says of itself.
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     "head": {"pooling": "lwap"},
     "mix": {"pooling": "scalar_mix"},
-    "lora": {"mode": "lora", "residual": "last_mean"},
+    "lora": {"mode": "lora", "residual": "last_mean", "eval_steps": 1},
     "cls": {"mode": "full", "pooling": "cls"},
     "mean": {"mode": "full", "pooling": "mean"},
 }

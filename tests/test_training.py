@@ -849,6 +849,7 @@ def card_of():
             data="60 example triplets",
             data_sha256="abcdef0123456789" * 4,
             dev_sha256=dev_sha256,
+            contains="head",
         )
 
     return write

@@ -400,7 +400,8 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     what.add_argument(
         "--encoder",
-        help="folder or hub id (default: the bundled all-MiniLM-L6-v2)",
+        help="folder, hub id, or a checkpoint whose encoder was trained (default: the bundled "
+        "all-MiniLM-L6-v2)",
     )
     what.add_argument("--mode", help="head (default, encoder frozen), lora, or full")
     what.add_argument(

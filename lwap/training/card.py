@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lwap import __version__
+from lwap.manifest import CheckpointInfo
 from lwap.names import state_names
 from lwap.training.run import TrainResult
 
@@ -33,8 +34,23 @@ class MergedPart:
     command: str
 
 
+def card_command(card: str) -> str:
+    """Return the commands in a card's section on training, "" where there are none."""
+    _, _, after = card.partition("\n## Training\n")
+    _, _, block = after.partition("```bash\n")
+    return block.partition("\n```")[0]
+
+
 def write_card(
-    name: str, result: TrainResult, *, command: str, data: str, data_sha256: str, dev_sha256: str
+    name: str,
+    result: TrainResult,
+    *,
+    command: str,
+    data: str,
+    data_sha256: str,
+    dev_sha256: str,
+    contains: str,
+    start: CheckpointInfo | None = None,
 ) -> str:
     """Return the model card (Markdown).
 
@@ -45,15 +61,18 @@ def write_card(
         data: What it was trained on, in words.
         data_sha256: Of the training file.
         dev_sha256: Of the dev file, or "" where triplets were held out.
+        contains: What of the encoder the checkpoint holds.
+        start: The checkpoint whose encoder it started from, if it was one.
     """
     config, results = result.config, result.results
+    encoder, tuned_by = (config.encoder, "") if start is None else (start.encoder, start.name)
     lines = [
-        *_front(name, config.encoder, _what(config.pooling, config.encoder, vars(config))),
+        *_front(name, encoder, _what(config.pooling, encoder, vars(config), tuned_by)),
         "## Training",
         "",
         f"- Data: {data}, {result.triplets} {result.unit}{_left_out(result.dropped)}. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
-        f"- {_how(config)} through sentence-transformers' trainer.",
+        f"- {_how(config, tuned_by)} through sentence-transformers' trainer.",
         f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
         f"{config.learning_rate:g}, temperature {config.temperature:g}, hard-negative weight "
         f"{config.hard_negative_weight:g}, weight decay {config.weight_decay:g}, seed "
@@ -70,11 +89,11 @@ def write_card(
         "",
         "## Results",
         "",
-        *_results(results, result.unit, dev_sha256),
+        *_results(results, result.unit, dev_sha256, tuned_by),
     ]
     if "layer_weights" in results:
         lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
-    lines += ["", "## Files", "", _FILES[config.mode], ""]
+    lines += ["", "## Files", "", _FILES[contains], ""]
     return "\n".join(lines)
 
 
@@ -163,8 +182,7 @@ def write_merge_card(
     lines += _results(dict(results), "pairs", dev_sha256) if results else ["None were measured."]
     if "layer_weights" in results:
         lines += ["", "## Layer weights", "", *_weights(results["layer_weights"])]
-    files = {"head": "head", "adapter": "lora", "encoder": "full"}[contains]
-    lines += ["", "## Files", "", _FILES[files], ""]
+    lines += ["", "## Files", "", _FILES[contains], ""]
     return "\n".join(lines)
 
 
@@ -215,10 +233,10 @@ def _front(name: str, encoder: str, what: str) -> list[str]:
 _FILES = {
     "head": "The head only, in safetensors; the encoder is named in `lwap.json` by id and SHA-256 "
     "and is not part of the folder. `python -m lwap models verify` checks both.",
-    "lora": "The pooling and low-rank adapters of the encoder, in safetensors; the encoder itself "
-    "is named in `lwap.json` by id and SHA-256 and is not part of the folder. `python -m lwap "
-    "models verify` checks both.",
-    "full": "A complete model, in safetensors; `python -m lwap models verify` checks it.",
+    "adapter": "The pooling and low-rank adapters of the encoder, in safetensors; the encoder "
+    "itself is named in `lwap.json` by id and SHA-256 and is not part of the folder. "
+    "`python -m lwap models verify` checks both.",
+    "encoder": "A complete model, in safetensors; `python -m lwap models verify` checks it.",
 }
 
 
@@ -228,13 +246,14 @@ def _left_out(dropped: dict[str, int]) -> str:
     return f" ({', '.join(f'{count} left out: {why}' for why, count in dropped.items())})"
 
 
-def _how(config) -> str:
+def _how(config, tuned_by: str) -> str:
     """Return what was trained with which objective, in words."""
+    whose = f"Encoder of `{tuned_by}`" if tuned_by else "Encoder"
     what = {
-        "head": "Encoder frozen; the head was trained on its cached layer summaries",
+        "head": f"{whose} frozen; the head was trained on its cached layer summaries",
         "lora": f"Low-rank adapters (rank {config.lora_rank}, alpha {config.lora_alpha}) and the "
-        "pooling were trained",
-        "full": "Encoder and pooling were trained",
+        f"pooling were trained{f', on the encoder of `{tuned_by}`,' if tuned_by else ''}",
+        "full": f"{whose} and pooling were trained",
     }[config.mode]
     if config.objective == "unsupervised":
         return f"{what} with the unsupervised contrastive objective (two dropout masks, InfoNCE),"
@@ -244,7 +263,7 @@ def _how(config) -> str:
     )
 
 
-def _what(pooling: str, encoder: str, options: Mapping[str, Any]) -> str:
+def _what(pooling: str, encoder: str, options: Mapping[str, Any], tuned_by: str = "") -> str:
     if pooling == "mean":
         kind = "Mean pooling"
     elif pooling == "cls":
@@ -266,10 +285,11 @@ def _what(pooling: str, encoder: str, options: Mapping[str, Any]) -> str:
             f" Options: query `{options['query']}`, scale `{options['scale']}`, residual "
             f"`{options['residual']}`, layer norm {'on' if options['layer_norm'] else 'off'}."
         )
-    return f"{kind}, on top of `{encoder}`.{said}"
+    changed = f" as `{tuned_by}` changed it" if tuned_by else ""
+    return f"{kind}, on top of `{encoder}`{changed}.{said}"
 
 
-def _results(results: dict, unit: str, dev_sha256: str) -> list[str]:
+def _results(results: dict, unit: str, dev_sha256: str, tuned_by: str = "") -> list[str]:
     if "dev_accuracy" in results:
         return [
             f"In-batch accuracy on {results['dev_triplets']} held-out {unit}: "
@@ -283,11 +303,13 @@ def _results(results: dict, unit: str, dev_sha256: str) -> list[str]:
         "| | Spearman × 100 | 95 % interval |",
         "|---|---|---|",
     ]
-    titles = {"mean": "encoder, mean", "cls": "encoder, CLS"}
+    whose = f"encoder of `{tuned_by}`" if tuned_by else "encoder"
+    titles = {"mean": f"{whose}, mean", "cls": f"{whose}, CLS"}
     for key, score in results["dev_spearman"].items():
         interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
         lines.append(f"| {titles.get(key, '**this model**')} | {score['value']:.2f} | {interval} |")
     difference = results["dev_difference_to_mean"]
+    against = f"the mean of the {whose}" if tuned_by else "the encoder's own mean"
     verdict = (
         "The interval spans zero: on this set the two cannot be told apart."
         if difference["low"] <= 0 <= difference["high"]
@@ -298,7 +320,7 @@ def _results(results: dict, unit: str, dev_sha256: str) -> list[str]:
     )
     lines += [
         "",
-        f"Against the encoder's own mean: {difference['value']:+.2f} "
+        f"Against {against}: {difference['value']:+.2f} "
         f"[{difference['low']:+.2f}, {difference['high']:+.2f}], paired bootstrap, "
         f"p = {difference['p_value']:.3f}. {verdict}",
     ]

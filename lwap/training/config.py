@@ -43,7 +43,8 @@ class TrainConfig:
     Attributes:
         objective: "supervised" (pairs or triplets) or "unsupervised" (sentences).
         mode: What is trained: "head", "lora" or "full".
-        encoder: Where it starts from: "all-MiniLM-L6-v2", a folder, or a hub id.
+        encoder: Where it starts from: "all-MiniLM-L6-v2", a folder, a hub id, or a checkpoint
+            whose encoder was trained as well; its pooling is left behind.
         pooling: "lwap", "scalar_mix", "cls" (with SimCSE's dense and tanh) or "mean".
         query, scale, residual, layer_norm: Options of `LayerwiseAttentionPooling`.
         epochs: Passes over the data; None: 3 for a head, else 1.

@@ -25,7 +25,6 @@ from lwap.bank import Progress, layerwise_transformer
 from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.errors import CheckpointError, ConfigError, InputError, ModelError
 from lwap.manifest import (
-    CARD,
     CheckpointInfo,
     Contents,
     checkpoint_names,
@@ -34,6 +33,7 @@ from lwap.manifest import (
 )
 from lwap.training.card import MergedPart, write_merge_card
 from lwap.training.dev import DevSet
+from lwap.training.save import command_of_card
 
 ALIKE = ("objective", "mode", "pooling", "data", "triplets", "metric")  # kept where all agree
 
@@ -280,14 +280,10 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _card_part(part: CheckpointInfo, merged: Merged, place: int) -> MergedPart:
     score = part.results.get("dev_spearman", {})
     own = [value for key, value in score.items() if key not in ("mean", "cls")]
-    card = part.folder / CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    _, _, after = text.partition("\n## Training\n")
-    _, _, block = after.partition("```bash\n")
     return MergedPart(
         name=part.name,
         weight=merged.weights[place],
         settings={**part.training},
         dev=own[0]["value"] if own else None,
-        command=block.partition("\n```")[0],
+        command=command_of_card(part),
     )

@@ -20,6 +20,7 @@ from lwap.bank import Progress
 from lwap.checkpoints import load
 from lwap.errors import ConfigError
 from lwap.evaluation.source import Count
+from lwap.manifest import Contents, starting_checkpoint
 from lwap.pooling import LayerHead
 from lwap.training.config import Mode, TrainConfig
 from lwap.training.dev import DevSet, check_dev, dev_texts
@@ -102,7 +103,9 @@ def train(
     examples = Examples.of(data, config.objective)
     check_dev(config, dev_pairs)
     encoder = load(config.encoder)
-    if any(isinstance(module, LayerHead) for module in encoder):
+    start = starting_checkpoint(config.encoder)
+    is_head = start is None or start.contains == Contents.HEAD
+    if is_head and any(isinstance(module, LayerHead) for module in encoder):
         raise ConfigError(
             f"'{config.encoder}' is a checkpoint with a head. Train from its encoder instead."
         )

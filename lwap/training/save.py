@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lwap.checkpoints import save_checkpoint
-from lwap.training.card import write_card
+from sentence_transformers import SentenceTransformer
+
+from lwap.adapters import ADAPTER, adapter_rank, add_nearest_adapter, merge_adapters
+from lwap.bank import layerwise_transformer
+from lwap.checkpoints import load, save_checkpoint
+from lwap.manifest import CARD, CheckpointInfo, Contents, starting_checkpoint
+from lwap.training.card import card_command, write_card
 from lwap.training.config import EPOCHS, HEAD_LEARNING_RATE, LEARNING_RATE, Mode, TrainConfig
 from lwap.training.loop import world_size
 from lwap.training.run import TrainResult
 
-CONTAINS = {Mode.HEAD: "head", Mode.LORA: "adapter", Mode.FULL: "encoder"}
+CONTAINS = {
+    Mode.HEAD: Contents.HEAD,
+    Mode.LORA: Contents.ADAPTER,
+    Mode.FULL: Contents.ENCODER,
+}
 
 
 def save_result(
@@ -41,6 +50,11 @@ def save_result(
     Raises:
         CheckpointError: If it cannot be written.
     """
+    config, start = result.config, starting_checkpoint(result.config.encoder)
+    contains = CONTAINS[Mode(config.mode)]
+    if start is not None:
+        contains = _with_what_it_started_from(result.model, contains, start)
+        command = "\n\n".join(filter(None, [command_of_card(start), command]))
     card = write_card(
         name,
         result,
@@ -48,6 +62,8 @@ def save_result(
         data=data_name,
         data_sha256=data_sha256,
         dev_sha256=dev_sha256,
+        contains=contains,
+        start=start,
     )
     return save_checkpoint(
         result.model,
@@ -55,7 +71,8 @@ def save_result(
         name=name,
         **encoder,
         training={
-            **result.config.to_dict(),
+            **config.to_dict(),
+            **({} if start is None else {"encoder": start.name}),
             "data": data_name,
             "triplets": result.triplets,
             "metric": result.metric,
@@ -63,8 +80,44 @@ def save_result(
         },
         results=result.results,
         card=card,
-        contains=CONTAINS[Mode(result.config.mode)],
+        contains=contains,
     )
+
+
+def _with_what_it_started_from(
+    model: SentenceTransformer, contains: Contents, start: CheckpointInfo
+) -> Contents:
+    """Give a model what its start had changed in the encoder, and return what is to be saved.
+
+    Two sums of low rank are one of the sum of their ranks, so adapters on adapters stay adapters.
+
+    Args:
+        model: Of a run; its encoder may get other adapters, with the same outcome.
+        contains: What the run itself changed.
+        start: The checkpoint that it started from.
+    """
+    transformer = layerwise_transformer(model)
+    rank = 0
+    if contains == Contents.ADAPTER:
+        rank = _rank_of(transformer.model)
+        merge_adapters(transformer.model)
+    if Contents.ENCODER in (contains, start.contains):
+        return Contents.ENCODER
+    base = layerwise_transformer(load(start.encoder, device=str(transformer.device))).model
+    rank += adapter_rank(start.folder / ADAPTER)
+    add_nearest_adapter(base, transformer.model, rank)
+    transformer.model = base.eval()
+    return Contents.ADAPTER
+
+
+def _rank_of(model) -> int:
+    return next(layer.r["default"] for layer in model.modules() if hasattr(layer, "lora_A"))
+
+
+def command_of_card(info: CheckpointInfo) -> str:
+    """Return the commands that give a checkpoint again, as its card has them; "" without any."""
+    card = info.folder / CARD
+    return card_command(card.read_text(encoding="utf-8")) if card.is_file() else ""
 
 
 def given_settings(config: TrainConfig) -> dict[str, Any]:

@@ -103,6 +103,13 @@ def trained_names() -> list[str]:
     return [info.name for info in list_checkpoints()]
 
 
+def tuned_names() -> list[str]:
+    """Return the checkpoints whose encoder was trained as well, which a run can start from."""
+    from lwap.manifest import Contents, list_checkpoints
+
+    return [info.name for info in list_checkpoints() if info.contains != Contents.HEAD]
+
+
 def is_checkpoint(name: str) -> bool:
     """Return whether there is a checkpoint of that name or path, a damaged one included."""
     from lwap.manifest import find_checkpoint

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from lwap.errors import LwapError
-from lwap.manifest import runs_folder
+from lwap.manifest import Contents, find_checkpoint, runs_folder, starting_checkpoint
 from lwap.sources import HUB_IGNORED, HUB_PATTERNS, bundled_folder, is_bundled_name
 from lwap.ui.work import Registry, Work
 
@@ -163,6 +163,12 @@ def is_here(encoder: str) -> bool:
         return True
     if os.path.isdir(os.path.expanduser(encoder)):
         return True
+    try:
+        checkpoint = starting_checkpoint(encoder)
+    except LwapError:
+        return True  # it is damaged: loading says so without asking anybody
+    if checkpoint is not None:
+        return checkpoint.contains == Contents.ENCODER or is_here(checkpoint.encoder)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -181,7 +187,7 @@ def is_here(encoder: str) -> bool:
 
 
 def _changed(encoder: str) -> int:
-    folder = Path(os.path.expanduser(encoder))
+    folder = find_checkpoint(encoder) or Path(os.path.expanduser(encoder))
     try:
         return max((entry.stat().st_mtime_ns for entry in os.scandir(folder)), default=0)
     except OSError:

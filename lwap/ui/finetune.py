@@ -375,7 +375,7 @@ def _encoder_of(preset: str, objective: str) -> str:
 def _encoder(preset: str, objective: str) -> str:
     """Draw the choice of the encoder; return its name as the config has it."""
     usual = _encoder_of(preset, objective)
-    options = [usual, *([] if usual == BUNDLED else [BUNDLED])]
+    options = [usual, *([] if usual == BUNDLED else [BUNDLED]), *cache.tuned_names()]
     typed = st.session_state.get("model")
     if typed and typed not in options and not cache.is_checkpoint(typed):
         options.append(typed)
@@ -385,7 +385,8 @@ def _encoder(preset: str, objective: str) -> str:
         key=_ENCODER,
         accept_new_options=True,
         persist_state="session",
-        help="Where training starts: the bundled encoder, or type a Hugging Face id or a folder.",
+        help="Where training starts: the bundled encoder, a checkpoint whose encoder was trained "
+        "(its pooling is left behind), or type a Hugging Face id or a folder.",
     )
     return BUNDLED_ID if is_bundled_name(chosen) else chosen
 

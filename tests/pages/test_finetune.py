@@ -14,6 +14,7 @@ import pytest
 import streamlit as st
 
 from lwap import catalogue, jobs
+from lwap.checkpoints import identify_encoder, load, save_checkpoint
 from lwap.errors import InputError
 from lwap.jobs import control, folder
 from lwap.jobs.events import EventLog, read_history
@@ -22,6 +23,7 @@ from lwap.jobs.state import Phase
 from lwap.sources import BUNDLED, BUNDLED_ID, file_sha256
 from lwap.training import TrainConfig
 from lwap.training.config import Objective
+from lwap.training.model import new_model
 from lwap.training.presets import PRESETS, config_of
 from lwap.training.save import given_settings
 from lwap.ui import checking, finetune, training_data
@@ -246,6 +248,32 @@ def test_an_encoder_typed_in_the_sidebar_is_offered(open_page, runs, tiny_encode
     assert str(tiny_encoder_folder) in app.selectbox(key="train_encoder").options
     app = open_page("finetune", model="alpha")
     assert app.selectbox(key="train_encoder").options == [BUNDLED]
+
+
+def test_a_checkpoint_whose_encoder_was_trained_is_a_base_model(
+    open_page, runs, tiny_encoder_folder, monkeypatch
+):
+    config = TrainConfig(encoder=str(tiny_encoder_folder), mode="lora", pooling="mean")
+    save_checkpoint(
+        new_model(config, load(config.encoder)),
+        runs / "tuned" / "model",
+        name="tuned",
+        **identify_encoder(config.encoder),
+        training=config.to_dict(),
+        results={},
+        card="# tuned",
+        contains="adapter",
+    )
+    started = []
+    monkeypatch.setattr(finetune.jobs, "start", started.append)
+    app = open_page("finetune", model="tuned")
+    assert app.selectbox(key="train_encoder").options == [BUNDLED, "tuned"]
+    app.selectbox(key="train_encoder").set_value("tuned").run()
+    settle(app)
+    assert not problems(app)
+    assert "tokens** a sentence" in said(app)  # the check read it, too
+    press(app, "train_start")
+    assert config_on_disk(started[0])["encoder"] == "tuned"
 
 
 def test_what_does_not_go_together_is_said_beside_the_form(open_form, unstarted):
