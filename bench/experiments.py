@@ -65,6 +65,8 @@ TRIED: dict[str, dict[str, Any]] = {
     "2 epochs": {"epochs": 2},
     "batch 64, learning rate 3e-5": {"batch_size": 64, "learning_rate": 3e-5},
 }
+# Learning rates of adapters, by which the default of mode "lora" is chosen.
+LORA_RATES = (1e-4, 2e-4, 5e-4)
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,26 @@ def recipe_runs() -> Iterator[Run]:
         yield Run(f"recipe / unsupervised, {what} / mean", settings)
 
 
+def lora_runs() -> Iterator[Run]:
+    """Return runs with adapters: both objectives, several learning rates, one seed."""
+    for objective in OBJECTIVES:
+        for rate in LORA_RATES:
+            settings = {
+                "objective": objective,
+                "mode": "lora",
+                **POOLINGS["lwap residual"],
+                "learning_rate": rate,
+                "temperature": RECIPE["temperature"] if objective == "unsupervised" else 0.05,
+                "max_tokens": 64,
+                "eval_steps": 10,
+                "seed": 0,
+            }
+            yield Run(f"{objective} / lora, learning rate {rate:g} / lwap residual", settings)
+
+
 def every_run() -> Iterator[Run]:
     """Return all runs, each after those that it needs."""
-    yield from (*table_runs(), *recipe_runs())
+    yield from (*table_runs(), *recipe_runs(), *lora_runs())
 
 
 # --- measuring ----------------------------------------------------------------------------------
