@@ -8,7 +8,7 @@ into others keep their checkpoints under runs/experiments/models.
     python bench/experiments.py                  # every run
     python bench/experiments.py --only full      # those with "full" in their name
     python bench/experiments.py --list           # what there is, and what is done
-    python bench/experiments.py --table          # the table, from the results
+    python bench/experiments.py --table          # the tables, from the results
 """
 
 from __future__ import annotations
@@ -425,30 +425,56 @@ def averages(files: list[Path], measure: Measure, resamples: int = 1000) -> np.n
     return np.mean(draws, axis=0)
 
 
-def table() -> str:
-    """Return the table, with paired intervals against mean pooling of the same objective."""
-    measure = Measure(has_search=False)
-    done = read_results()
-    groups: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+def results_by_name() -> dict[str, list[tuple[Run, dict[str, Any]]]]:
+    """Return what is done, a list of seeds a name."""
+    done, groups = read_results(), {}
     for run in every_run():
         if run.key in done:
             groups.setdefault(run.name, []).append((run, done[run.key]))
+    return groups
+
+
+def task_table() -> str:
+    """Return Spearman × 100 of each task, the mean over seeds."""
+    first = read_results()[UNTOUCHED]
+    names = {"dev": "STS-B dev", **{key: key for key in first["sts"]}}
+    lines = [
+        f"| objective / trained / pooling | {' | '.join(names.values())} |",
+        f"|{'---|' * (len(names) + 1)}",
+    ]
+    rows = {name: [row for _, row in each] for name, each in results_by_name().items()}
+    for name, each in {UNTOUCHED: [first], **rows}.items():
+        scores = [{"dev": row["dev"], **row["sts"]} for row in each]
+        cells = [f"{np.mean([score[key] for score in scores]):.2f}" for key in names]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """Return the table, with paired intervals against mean pooling of the same objective."""
+    measure = Measure(has_search=False)
+    done, groups = read_results(), results_by_name()
     lines = [
         "| objective / trained / pooling | seeds | average | uniformity ↓ | alignment ↓ | "
-        "nDCG@10 | against trained mean | against untouched |",
+        "nDCG@10 × 100 | against trained mean | against untouched |",
         "|---|---|---|---|---|---|---|---|",
     ]
     first = done.get(UNTOUCHED)
     if first:
         lines.append(
             f"| {UNTOUCHED} | – | {first['average']:.2f} | {first['uniformity']:.2f} | "
-            f"{first['alignment']:.3f} | {first['ndcg10']:.3f} | – | – |"
+            f"{first['alignment']:.3f} | {100 * first['ndcg10']:.1f} | – | – |"
         )
     for name, rows in groups.items():
         prefix = name.rpartition(" / ")[0]
         cells = [name, str(len(rows))]
-        for key, digits in (("average", 2), ("uniformity", 2), ("alignment", 3), ("ndcg10", 3)):
-            values = [row[key] for _, row in rows]
+        for key, digits, factor in (
+            ("average", 2, 1),
+            ("uniformity", 2, 1),
+            ("alignment", 3, 1),
+            ("ndcg10", 1, 100),
+        ):
+            values = [factor * row[key] for _, row in rows]
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}")
         # A head has no peer that trains nothing but a mean; mean pooling in full is put beside it.
@@ -496,7 +522,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="the table, from the results")
     options = parser.parse_args()
     if options.table:
-        print(table())
+        print(f"{table()}\n\n{task_table()}")
         return
     done = read_results()
     wanted = [run for run in every_run() if options.only in run.key]
