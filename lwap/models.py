@@ -149,6 +149,11 @@ def gain(info: CheckpointInfo) -> Score | None:
     return _score(info.results.get("dev_difference_to_mean"))
 
 
+def gain_on_start(info: CheckpointInfo) -> Score | None:
+    """Return the difference to the checkpoint that it started from on the dev set, or None."""
+    return _score(info.results.get("dev_difference_to_start"))
+
+
 def _score(found: Any) -> Score | None:
     if not isinstance(found, Mapping):
         return None

@@ -303,28 +303,37 @@ def _results(results: dict, unit: str, dev_sha256: str, tuned_by: str = "") -> l
         "| | Spearman × 100 | 95 % interval |",
         "|---|---|---|",
     ]
-    whose = f"encoder of `{tuned_by}`" if tuned_by else "encoder"
-    titles = {"mean": f"{whose}, mean", "cls": f"{whose}, CLS"}
+    titles = {
+        "mean": "encoder, mean",
+        "cls": "encoder, CLS",
+        "start": f"`{tuned_by}`, which it started from",
+    }
     for key, score in results["dev_spearman"].items():
         interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
         lines.append(f"| {titles.get(key, '**this model**')} | {score['value']:.2f} | {interval} |")
-    difference = results["dev_difference_to_mean"]
-    against = f"the mean of the {whose}" if tuned_by else "the encoder's own mean"
+    for key, what in (
+        ("dev_difference_to_start", f"`{tuned_by}`"),
+        ("dev_difference_to_mean", "the encoder's own mean"),
+    ):
+        if difference := results.get(key):
+            lines += ["", f"Against {what}: {_difference(difference)}"]
+    lines[-1] += (
+        " Step and settings were chosen on these pairs, so a gain here is no evidence of one "
+        "elsewhere."
+    )
+    return lines
+
+
+def _difference(difference: Mapping[str, float]) -> str:
     verdict = (
         "The interval spans zero: on this set the two cannot be told apart."
         if difference["low"] <= 0 <= difference["high"]
         else "The interval excludes zero."
-    ) + (
-        " Step and settings were chosen on these pairs, so a gain here is no evidence of one "
-        "elsewhere."
     )
-    lines += [
-        "",
-        f"Against {against}: {difference['value']:+.2f} "
-        f"[{difference['low']:+.2f}, {difference['high']:+.2f}], paired bootstrap, "
-        f"p = {difference['p_value']:.3f}. {verdict}",
-    ]
-    return lines
+    return (
+        f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}], "
+        f"paired bootstrap, p = {difference['p_value']:.3f}. {verdict}"
+    )
 
 
 def _weights(weights: list[float]) -> list[str]:

@@ -29,6 +29,7 @@ from lwap.strategy import embed, own_vectors
 from lwap.training.config import HEAD_POOLINGS, Objective, TrainConfig
 from lwap.training.examples import Examples
 
+START = "start"  # the score of the checkpoint that a run started from
 TRAINED = "trained"  # the score of a pooling that the untouched encoder has, too
 POSITIVE_SHARE = 0.8  # of the range of scores: pairs above it count for the alignment
 GEOMETRY_SENTENCES = 2000  # of the dev set; an even sample above
@@ -65,6 +66,7 @@ class DevSet:
         self.max_tokens = layerwise_transformer(encoder).max_seq_length
         # All summaries: the baselines of the results come from it.
         self.before = encode_layers(encoder, self.texts, progress=progress)
+        self.start = own_vectors(self.before, encoder)  # its modules may be trained later
 
     def bank(self, model: SentenceTransformer, precision: str = "fp32") -> LayerBank:
         """Return the summaries of the set's sentences under a model's encoder as it is now.
@@ -99,7 +101,7 @@ class DevSet:
         return found
 
     def untouched(self) -> float:
-        """Return the score of the encoder's own mean, before anything was trained."""
+        """Return the score of the mean of the encoder that the run starts from."""
         return self.score(embed(self.before, "mean"))
 
     def score(self, vectors: np.ndarray) -> float:
@@ -111,13 +113,22 @@ class DevSet:
         except InputError:  # all cosines are the same
             return math.nan
 
-    def results(self, model: SentenceTransformer, name: str, pooling: str) -> dict[str, Any]:
+    def results(
+        self,
+        model: SentenceTransformer,
+        name: str,
+        pooling: str,
+        *,
+        published: SentenceTransformer | None = None,
+    ) -> dict[str, Any]:
         """Return the scores of a finished run with intervals, in fp32.
 
         Args:
             model: The trained model.
             name: What the dev set is called.
             pooling: The model's pooling, by which its own score is called, or "trained".
+            published: Where the run started from a checkpoint: the encoder that this one was
+                trained from. The baselines are its, and what the run started from is one more.
         """
         bank = self.bank(model)
         vectors = own_vectors(bank, model)
@@ -127,11 +138,14 @@ class DevSet:
         if self.held_out is not None:
             found |= {"dev_accuracy": self.score(vectors), "dev_triplets": len(self.held_out)}
         else:
+            base = self.before if published is None else encode_layers(published, self.texts)
             cosines = {
                 own: self._cosines(vectors),
-                "mean": self._cosines(embed(self.before, "mean")),
-                "cls": self._cosines(embed(self.before, "cls")),
+                "mean": self._cosines(embed(base, "mean")),
+                "cls": self._cosines(embed(base, "cls")),
             }
+            if published is not None:
+                cosines[START] = self._cosines(self.start)
             gold = self._gold()
             found |= {
                 "dev_pairs": len(gold),
@@ -142,6 +156,10 @@ class DevSet:
                     spearman_difference(cosines[own], cosines["mean"], gold)
                 ),
             }
+            if published is not None:
+                found["dev_difference_to_start"] = as_dict(
+                    spearman_difference(cosines[own], cosines[START], gold)
+                )
         if (weights := mean_weights(bank, model)) is not None:
             found["layer_weights"] = [round(float(weight), 4) for weight in weights]
         return found

@@ -148,7 +148,12 @@ def train(
 
     model.lwap_name = config.encoder
     results = {
-        **dev.results(model, dev_name, config.pooling),
+        **dev.results(
+            model,
+            dev_name,
+            config.pooling,
+            published=None if start is None else load(start.encoder),
+        ),
         "best_step": course.best_step,
     }
     if course.diverged_at is not None:

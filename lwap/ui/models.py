@@ -20,6 +20,7 @@ from lwap.models import (
     delete,
     dev_score,
     gain,
+    gain_on_start,
     import_checkpoint,
     layer_weights,
     list_models,
@@ -231,8 +232,20 @@ def in_words(score: Score | None, sign: str = "") -> str:
     return f"{value} [{low}, {high}]"
 
 
-def against_mean(difference: Score) -> str:
-    """Return the difference to the untouched encoder's mean, and what it means."""
+def gains(info: CheckpointInfo) -> list[str]:
+    """Return the recorded differences to the encoder and to the start, and what they mean."""
+    start = escape(str(info.training.get("encoder", "")))
+    return [
+        f"**Against {what}** {_against(difference)}"
+        for what, difference in (
+            ("the encoder's mean", gain(info)),
+            (f"{start}, where it started,", gain_on_start(info)),
+        )
+        if difference is not None
+    ]
+
+
+def _against(difference: Score) -> str:
     verdict = "the two cannot be told apart"
     if not difference.low <= 0 <= difference.high:
         verdict = "better on this set" if difference.value > 0 else "worse on this set"
@@ -333,9 +346,7 @@ def _facts(entry: Entry) -> list[str]:
     if score := dev_score(info):
         dev_set = escape(str(info.results.get("dev_set", "its dev set")))
         lines.append(f"**Dev score** {in_words(score)} on {dev_set}")
-    if difference := gain(info):
-        lines.append(f"**Against the encoder's mean** {against_mean(difference)}")
-    return [*lines, _size_and_place(entry.stored)]
+    return [*lines, *gains(info), _size_and_place(entry.stored)]
 
 
 def _size_and_place(stored: StoredModel) -> str:

@@ -19,10 +19,10 @@ from lwap.jobs.events import Followed, History
 from lwap.jobs.folder import CONFIG, DATA, LOG, METRICS, Request, Run, Status
 from lwap.jobs.state import State
 from lwap.manifest import CheckpointInfo, read_info
-from lwap.models import dev_score, gain
+from lwap.models import dev_score
 from lwap.ui import change, frame, widgets
 from lwap.ui.frame import escape, theme
-from lwap.ui.models import against_mean, in_words
+from lwap.ui.models import gains, in_words
 from lwap.ui.state import put_in_link
 
 NEW, RUNS, COMPARE = VIEWS = ["New run", "Runs", "Compare"]
@@ -609,8 +609,7 @@ def _results(known: Known) -> None:
         lines.append(f"**Dev score** {in_words(score)} on {dev_set}")
     elif words := _dev_words(info):
         lines.append(f"**Held out** the right sentence comes first in {words} of the rows")
-    if difference := gain(info):
-        lines.append(f"**Against the encoder's mean** {against_mean(difference)}")
+    lines += gains(info)
     if (step := info.results.get("best_step")) is not None:
         lines.append(f"**Best step** {step:,}")
     st.markdown("  \n".join(lines))
