@@ -14,6 +14,7 @@ from lwap.errors import CheckpointError, ConfigError
 from lwap.manifest import CARD, Contents, read_info
 from lwap.training import TrainConfig, train
 from lwap.training.save import save_result
+from lwap.ui.models import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["A heron waits.", "Nobody swims in the river.", "x"]
@@ -115,7 +116,9 @@ def test_what_is_saved_gives_the_same_embeddings(
     lwap.verify("second")
     info = read_info(tmp_path / "runs/second/model")
     assert info.encoder == str(tiny_encoder_folder.resolve())
-    assert info.training["encoder"] == "first"
+    assert info.training["encoder"] == info.encoder
+    assert info.training["start"] == "first"
+    assert trained(info).endswith(", on first")
     is_small = start == "lora" and mode != "full"
     assert info.contains == (Contents.ADAPTER if is_small else Contents.ENCODER)
     if is_small:

@@ -330,9 +330,10 @@ def _difference(difference: Mapping[str, float]) -> str:
         if difference["low"] <= 0 <= difference["high"]
         else "The interval excludes zero."
     )
+    p = difference["p_value"]
     return (
         f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}], "
-        f"paired bootstrap, p = {difference['p_value']:.3f}. {verdict}"
+        f"paired bootstrap, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}. {verdict}"
     )
 
 

@@ -72,7 +72,7 @@ def save_result(
         **encoder,
         training={
             **config.to_dict(),
-            **({} if start is None else {"encoder": start.name}),
+            **({} if start is None else {"encoder": start.encoder, "start": start.name}),
             "data": data_name,
             "triplets": result.triplets,
             "metric": result.metric,

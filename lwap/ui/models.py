@@ -203,14 +203,16 @@ def pooling_words(info: CheckpointInfo) -> str:
 def trained(info: CheckpointInfo) -> str:
     """Return what of a checkpoint was trained: "head", "LoRA", "full", or that none is recorded.
 
-    And how many runs were merged into it, if any were.
+    And how many runs were merged into it, or which checkpoint it started from, if any.
     """
     if not info.training:
         return "not recorded"
     mode = info.training.get("mode")
     what = _TRAINED.get(mode) if isinstance(mode, str) and mode in _TRAINED else _held(info)
-    merged = info.training.get("merged")
-    return f"{what}, {len(merged)} runs merged" if isinstance(merged, list) else what
+    merged, start = info.training.get("merged"), info.training.get("start")
+    if isinstance(merged, list):
+        return f"{what}, {len(merged)} runs merged"
+    return f"{what}, on {start}" if isinstance(start, str) else what
 
 
 def _held(info: CheckpointInfo) -> str:
@@ -234,7 +236,7 @@ def in_words(score: Score | None, sign: str = "") -> str:
 
 def gains(info: CheckpointInfo) -> list[str]:
     """Return the recorded differences to the encoder and to the start, and what they mean."""
-    start = escape(str(info.training.get("encoder", "")))
+    start = escape(str(info.training.get("start", "")))
     return [
         f"**Against {what}** {_against(difference)}"
         for what, difference in (
