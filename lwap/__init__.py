@@ -1,7 +1,7 @@
 """LWAP Explorer: see, test and take away what every layer of a sentence encoder knows.
 
     import lwap
-    model = lwap.load("lwap-minilm-residual")
+    model = lwap.load("lwap-minilm")
     bank = lwap.encode_layers(model, ["A cat sat.", "A dog ran."])
     vectors = lwap.embed(bank, "lwap")
 

@@ -89,7 +89,7 @@ def load(
     """Load a model, ready to encode and to look into layer by layer.
 
     Args:
-        name_or_path: A checkpoint (`lwap-minilm-residual`), a run, the bundled encoder
+        name_or_path: A checkpoint (`lwap-minilm`), a run, the bundled encoder
             (`all-MiniLM-L6-v2`), a folder, or a hub id. A plain encoder gets mean pooling.
         device: "auto" (cuda, mps, cpu) or a torch device.
         revision: Of a hub id.

@@ -314,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("sentences", nargs="*", help="sentences, quoted")
     explain.add_argument("--file", help="read the sentences from a file")
-    # The paper's head: the residual one leans on the last mean, so its knock-outs are tiny.
+    # The paper's head: the others lean on the last mean, so that their knock-outs are small.
     model_options(explain, strategies=None, model=PAPER_MODEL)
 
     training.add_commands(add, commands, formatter)

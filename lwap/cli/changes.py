@@ -84,7 +84,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         _changes,
         "Show what training changed: a checkpoint against the encoder that it was trained from.",
         "Examples:\n"
-        "  python -m lwap changes lwap-minilm-residual\n"
+        "  python -m lwap changes lwap-minilm\n"
         "  python -m lwap changes NAME --pairs pairs.csv --sentences sentences.txt --json\n\n"
         "Each side is read with its own pooling: Spearman with a paired bootstrap, uniformity\n"
         "and alignment, the pairs that moved most, neighbours kept, layer weights. A gain on the\n"

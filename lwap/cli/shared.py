@@ -13,7 +13,7 @@ from typing import Any
 
 from lwap.errors import InputError
 
-DEFAULT_MODEL = "lwap-minilm-residual"
+DEFAULT_MODEL = "lwap-minilm"
 PAPER_MODEL = "lwap-minilm-paper"
 
 

@@ -37,6 +37,7 @@ _ALL = (
         description="The pooling alone, beside the encoder's own mean: a frozen encoder, a few "
         "thousand rows.",
         settings={"mode": Mode.HEAD, "pooling": "lwap", "residual": "last_mean"},
+        unsupervised={"temperature": 0.1},
     ),
     Preset(
         name="ten-minutes",
@@ -44,6 +45,7 @@ _ALL = (
         description="Low-rank adapters in the bundled encoder and the pooling beside its mean: it "
         "can learn what a frozen encoder does not say.",
         settings={"mode": Mode.LORA, "pooling": "lwap", "residual": "last_mean", "max_tokens": 64},
+        unsupervised={"temperature": 0.1},
     ),
     Preset(
         name="paper",

@@ -27,7 +27,7 @@ def picked(page: Page) -> str:
 
 
 def test_the_life_of_a_checkpoint(open_app, own_folders, tmp_path):
-    page = open_app("/models?checkpoint=lwap-minilm-residual")
+    page = open_app("/models?checkpoint=lwap-minilm")
     with page.expect_download() as caught:
         press(page, "Download")
     file = tmp_path / caught.value.suggested_filename

@@ -58,7 +58,7 @@ def test_it_opens_filled(open_page):
     assert "What to look for" in shown(app.caption)
 
 
-@pytest.mark.parametrize("name", ["lwap-minilm-residual", "lwap-minilm-paper"])
+@pytest.mark.parametrize("name", ["lwap-minilm", "lwap-minilm-paper", "lwap-minilm-residual"])
 def test_the_shipped_checkpoints_open_in_every_view(open_page, name):
     app = open_page("layers", shipped=True, model=name)
     for view in VIEWS:
@@ -75,8 +75,8 @@ def test_the_shipped_checkpoints_open_in_every_view(open_page, name):
 def test_the_shipped_checkpoints_come_first(open_page):
     model = open_page("layers", shipped=True).selectbox(key="model")
     assert model.options[:-1] == [info.name for info in lwap.list_checkpoints()]
-    assert {"lwap-minilm-paper", "lwap-minilm-residual"} <= set(model.options)
-    assert model.value == model.options[0]
+    assert model.options[:3] == ["lwap-minilm", "lwap-minilm-paper", "lwap-minilm-residual"]
+    assert model.value == "lwap-minilm"
 
 
 # --- the figures show what the library says -----------------------------------------------------

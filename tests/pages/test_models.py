@@ -116,12 +116,14 @@ def test_the_figure_has_the_recorded_weights(open_models, mine):
 def test_the_shipped_ones_are_drawn(open_page, runs):
     app = open_page("models", shipped=True)
     assert_is_whole(app)
-    weights = read_info(Path("checkpoints/lwap-minilm-paper")).results["layer_weights"]
+    names = ("lwap-minilm", "lwap-minilm-paper", "lwap-minilm-residual")
+    weights = [read_info(Path("checkpoints") / name).results["layer_weights"] for name in names]
     drawn = np.asarray(trace(app, "model-weights", "layer weights")["z"])
-    np.testing.assert_allclose(drawn[0], weights)
+    np.testing.assert_allclose(drawn[:3], weights)
+    assert "+1.30 [+0.75, +1.83]: better on this set" in said(app)
+    assert "+0.10 [−0.04, +0.26]" in said(app)  # against what it started from
+    look_into(app, "lwap-minilm-paper")
     assert "−2.43 [−3.21, −1.67]: worse on this set" in said(app)
-    look_into(app, "lwap-minilm-residual")
-    assert "+0.09 [+0.00, +0.18]: better on this set" in said(app)
     assert "Spearman × 100 of the cosine on STS-B dev" in said(app)
 
 

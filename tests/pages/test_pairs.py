@@ -100,7 +100,7 @@ def test_it_opens_filled(open_page):
     assert "What to look for" in shown(app.caption)
 
 
-@pytest.mark.parametrize("name", ["lwap-minilm-residual", "lwap-minilm-paper"])
+@pytest.mark.parametrize("name", ["lwap-minilm", "lwap-minilm-paper", "lwap-minilm-residual"])
 def test_the_shipped_checkpoints_open_on_every_scale(open_page, name):
     app = open_page("pairs", shipped=True, model=name)
     for scale in SCALES:

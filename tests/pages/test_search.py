@@ -165,7 +165,7 @@ def test_it_opens_filled(open_search):
     assert not {"q", "c", "result", "results", "first_strategy"} & set(app.query_params)
 
 
-@pytest.mark.parametrize("name", ["lwap-minilm-residual", "lwap-minilm-paper"])
+@pytest.mark.parametrize("name", ["lwap-minilm", "lwap-minilm-paper", "lwap-minilm-residual"])
 def test_the_shipped_checkpoints_answer_every_example_query(open_search, name):
     app = open_search(shipped=True, model=name)
     for entry in COLLECTION["queries"]:
