@@ -69,6 +69,12 @@ class CheckpointInfo:
     size_bytes: int = 0
     contains: str = Contents.HEAD
 
+    @property
+    def trained_on(self) -> str:
+        """All that it was trained on, in words, by what it started from too; "" if unknown."""
+        told = (self.training.get(key) for key in ("start_data", "data"))
+        return ", then ".join(data for data in told if isinstance(data, str) and data)
+
 
 def checkpoints_folder() -> Path:
     """Return the folder of shipped checkpoints: `LWAP_CHECKPOINTS`, else the project's."""

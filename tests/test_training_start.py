@@ -45,7 +45,7 @@ def make(tiny_encoder_folder, tmp_path, monkeypatch, triplets, dev_pairs):
             tmp_path / "runs" / name / "model",
             name=name,
             encoder=identify_encoder(config.encoder),
-            data_name="triplets of ours",
+            data_name=f"triplets of {name}",
             data_sha256="a" * 64,
             dev_sha256="d" * 64,
             command=f"python -m lwap train --name {name}",
@@ -118,7 +118,9 @@ def test_what_is_saved_gives_the_same_embeddings(
     assert info.encoder == str(tiny_encoder_folder.resolve())
     assert info.training["encoder"] == info.encoder
     assert info.training["start"] == "first"
-    assert trained(info).endswith(", on first")
+    assert trained(info).endswith(", from first")
+    assert info.training["start_data"] == "triplets of first"
+    assert info.trained_on == "triplets of first, then triplets of second"
     is_small = start == "lora" and mode != "full"
     assert info.contains == (Contents.ADAPTER if is_small else Contents.ENCODER)
     if is_small:
@@ -144,7 +146,10 @@ def test_card_says_whose_encoder_it_is(first, make, tiny_encoder_folder):
     card = (lwap.manifest.find_checkpoint("second") / CARD).read_text(encoding="utf-8")
     base = str(tiny_encoder_folder)
     assert f"on top of `{base}` as `first` changed it." in card
-    assert "- Encoder of `first` frozen; the head was trained on its cached layer summaries" in card
+    assert (
+        "- Encoder of `first` (trained on triplets of first) frozen; the head was trained on its "
+        "cached layer summaries" in card
+    )
     assert "| `first`, which it started from |" in card
     assert "| encoder, mean |" in card
     assert "Against `first`: " in card

@@ -72,7 +72,7 @@ def write_card(
         "",
         f"- Data: {data}, {result.triplets} {result.unit}{_left_out(result.dropped)}. "
         f"SHA-256 of the file `{data_sha256[:16]}…`.",
-        f"- {_how(config, tuned_by)} through sentence-transformers' trainer.",
+        f"- {_how(config, _tuned(start))} through sentence-transformers' trainer.",
         f"- {config.epochs} epochs, batch {config.batch_size}, learning rate "
         f"{config.learning_rate:g}, temperature {config.temperature:g}, hard-negative weight "
         f"{config.hard_negative_weight:g}, weight decay {config.weight_decay:g}, seed "
@@ -133,7 +133,7 @@ def write_merge_card(
         if key not in differing and parts[0].settings.get(key) not in (None, "", 0)
     ]
     data = ""
-    if "data" in training:
+    if "data" in training and "data" not in differing:
         rows = f", {training['triplets']} rows" if "triplets" in training else ""
         data = f" Data: {training['data']}{rows}."
     how = (
@@ -246,13 +246,20 @@ def _left_out(dropped: dict[str, int]) -> str:
     return f" ({', '.join(f'{count} left out: {why}' for why, count in dropped.items())})"
 
 
+def _tuned(start: CheckpointInfo | None) -> str:
+    """Return the name of what a run started from, and what that was trained on; "" without any."""
+    if start is None:
+        return ""
+    return f"`{start.name}`" + (f" (trained on {start.trained_on})" if start.trained_on else "")
+
+
 def _how(config, tuned_by: str) -> str:
     """Return what was trained with which objective, in words."""
-    whose = f"Encoder of `{tuned_by}`" if tuned_by else "Encoder"
+    whose = f"Encoder of {tuned_by}" if tuned_by else "Encoder"
     what = {
         "head": f"{whose} frozen; the head was trained on its cached layer summaries",
         "lora": f"Low-rank adapters (rank {config.lora_rank}, alpha {config.lora_alpha}) and the "
-        f"pooling were trained{f', on the encoder of `{tuned_by}`,' if tuned_by else ''}",
+        f"pooling were trained{f', on the encoder of {tuned_by},' if tuned_by else ''}",
         "full": f"{whose} and pooling were trained",
     }[config.mode]
     if config.objective == "unsupervised":

@@ -35,7 +35,7 @@ from lwap.training.card import MergedPart, write_merge_card
 from lwap.training.dev import DevSet
 from lwap.training.save import command_of_card
 
-ALIKE = ("objective", "mode", "pooling", "data", "triplets", "metric")  # kept where all agree
+ALIKE = ("objective", "mode", "pooling", "triplets", "metric")  # kept where all agree
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,10 @@ def save_merged(
         and all(part.training.get(key) == value for part in merged.parts)
     }
     small = {} if merged.rank is None else {"rank": merged.rank, "held": round(merged.held, 4)}
+    data = " + ".join(dict.fromkeys(filter(None, (part.trained_on for part in merged.parts))))
     training = {
         **alike,
+        **({"data": data} if data else {}),
         "merged": [part.name for part in merged.parts],
         "weights": list(merged.weights),
         **small,

@@ -72,7 +72,7 @@ def save_result(
         **encoder,
         training={
             **config.to_dict(),
-            **({} if start is None else {"encoder": start.encoder, "start": start.name}),
+            **({} if start is None else _start(start)),
             "data": data_name,
             "triplets": result.triplets,
             "metric": result.metric,
@@ -82,6 +82,11 @@ def save_result(
         card=card,
         contains=contains,
     )
+
+
+def _start(start: CheckpointInfo) -> dict[str, str]:
+    """Return what a manifest says of the checkpoint that a run started from."""
+    return {"encoder": start.encoder, "start": start.name, "start_data": start.trained_on}
 
 
 def _with_what_it_started_from(

@@ -302,7 +302,7 @@ def _load(name: str, changed: int) -> _Loaded:
     if checkpoint is not None:
         info = read_info(checkpoint, name)
         encoder = info.encoder
-        trained_on = info.training.get("data", "")
+        trained_on = info.trained_on
         scores = info.results.get("dev_spearman", {})
         score = scores.get("trained") or scores.get(info.pooling)
         if score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import streamlit as st
 
@@ -180,3 +181,9 @@ def escape(text: str) -> str:
     for mark in "\\`*_{}[]<>#|~$:":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def place(folder: Path) -> str:
+    """Return a folder's path, from where the app was started if it lies in there."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

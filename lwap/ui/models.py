@@ -171,7 +171,7 @@ def _row(entry: Entry) -> dict[str, object]:
             "Dev score": in_words(dev_score(info)),
             "Against mean": in_words(gain(info), "+"),
             "Dev set": str(info.results.get("dev_set", "")),
-            "Data": str(info.training.get("data", "")),
+            "Data": info.trained_on,
             "Encoder": _encoder(info),
         }
     elif entry.origin == PACKAGE:
@@ -212,7 +212,7 @@ def trained(info: CheckpointInfo) -> str:
     merged, start = info.training.get("merged"), info.training.get("start")
     if isinstance(merged, list):
         return f"{what}, {len(merged)} runs merged"
-    return f"{what}, on {start}" if isinstance(start, str) else what
+    return f"{what}, from {start}" if isinstance(start, str) else what
 
 
 def _held(info: CheckpointInfo) -> str:
@@ -341,10 +341,10 @@ def _facts(entry: Entry) -> list[str]:
         f"{info.embedding_dimension}",
         f"**Trained** {escape(trained(info))}",
     ]
-    if data := info.training.get("data"):
+    if data := info.trained_on:
         rows = info.training.get("triplets")
         count = f", {rows:,} rows" if isinstance(rows, int) else ""
-        lines[-1] += f" on {escape(str(data))}{count}"
+        lines[-1] += f" on {escape(data)}{count}"
     if score := dev_score(info):
         dev_set = escape(str(info.results.get("dev_set", "its dev set")))
         lines.append(f"**Dev score** {in_words(score)} on {dev_set}")
@@ -353,7 +353,7 @@ def _facts(entry: Entry) -> list[str]:
 
 def _size_and_place(stored: StoredModel) -> str:
     whose = "shipped" if stored.is_shipped else "yours"
-    return f"**Size** {stored.size_bytes / 1e6:.1f} MB, {whose}, in `{stored.folder}`"
+    return f"**Size** {stored.size_bytes / 1e6:.1f} MB, {whose}, in `{frame.place(stored.folder)}`"
 
 
 def _actions(entry: Entry) -> None:

@@ -633,7 +633,7 @@ def _settings(known: Known) -> None:
             f"**Data** {escape(str(request.data_name))}, {rows_words} rows",
             f"**Dev set** {escape(str(request.dev_name))}",
             f"**Asked for** {when(request.created_at)}",
-            f"**Folder** `{known.run.folder}`",
+            f"**Folder** `{frame.place(known.run.folder)}`",
         ]
         right.markdown("  \n".join(lines))
         if request.command:

@@ -4,7 +4,12 @@ assets/screenshots/NAME-{light,dark}.png show what stands above the fold at 1440
 tests/browser/output/ gets, for looking at only, each page in full and as on a phone.
 """
 
+import contextlib
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -24,9 +29,12 @@ PICTURES = ROOT / "assets" / "screenshots"
 VIEWS = ADDRESSES | {
     "space-changed": "/space?model=all-MiniLM-L6-v2&space_model=lwap-minilm-paper"
     "&space_view=What+changed",
+    "finetune-run": "/finetune?run=example",
 }
 WIDE, PHONE = (1440, 900), (400, 800)
-TALL = {"space-changed": (1440, 1500)}  # what it shows stands below the fold
+TALL = {"space-changed": (1440, 1500), "finetune-run": (1440, 1500)}  # shown below the fold
+# A run that is there to be looked at: a minute of training on the example.
+TRAIN = "train --triplets assets/triplets.csv --dev assets/pairs.csv --preset minute --name example"
 MAX_BYTES = 400_000
 
 
@@ -39,7 +47,7 @@ def main() -> int:
     for folder in (PICTURES, OUTPUT):
         folder.mkdir(parents=True, exist_ok=True)
     too_big = []
-    with serve() as server, sync_playwright() as playwright:
+    with own_runs(), serve() as server, sync_playwright() as playwright:
         browser = launch(playwright, executable)
         for theme in ("light", "dark"):
             for name, address in VIEWS.items():
@@ -72,6 +80,15 @@ def main() -> int:
     if too_big:
         print(f"Above {MAX_BYTES:,} bytes: {', '.join(too_big)}", file=sys.stderr)
     return 1 if too_big else 0
+
+
+@contextlib.contextmanager
+def own_runs() -> Iterator[None]:
+    """Have one finished run and no others, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="lwap-runs-") as folder:
+        os.environ["LWAP_RUNS"] = folder
+        subprocess.run([sys.executable, "-m", "lwap", *TRAIN.split()], cwd=ROOT, check=True)
+        yield
 
 
 def show_whole(page: Page) -> None:
