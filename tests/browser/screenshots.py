@@ -34,7 +34,10 @@ VIEWS = ADDRESSES | {
 WIDE, PHONE = (1440, 900), (400, 800)
 TALL = {"space-changed": (1440, 1500), "finetune-run": (1440, 1500)}  # shown below the fold
 # A run that is there to be looked at: a minute of training on the example.
-TRAIN = "train --triplets assets/triplets.csv --dev assets/pairs.csv --preset minute --name example"
+TRAIN = (
+    "train --triplets assets/triplets.csv --dev assets/pairs.csv --preset minute --epochs 10 "
+    "--name example"
+)
 MAX_BYTES = 400_000
 
 
