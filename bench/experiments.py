@@ -451,19 +451,19 @@ def task_table() -> str:
 
 
 def table() -> str:
-    """Return the table, with paired intervals against mean pooling of the same objective."""
+    """Return the table, with paired intervals against mean and CLS of the same objective."""
     measure = Measure(has_search=False)
     done, groups = read_results(), results_by_name()
     lines = [
         "| objective / trained / pooling | seeds | average | uniformity ↓ | alignment ↓ | "
-        "nDCG@10 × 100 | against trained mean | against untouched |",
-        "|---|---|---|---|---|---|---|---|",
+        "nDCG@10 × 100 | against trained mean | against trained cls+dense | against untouched |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     first = done.get(UNTOUCHED)
     if first:
         lines.append(
             f"| {UNTOUCHED} | – | {first['average']:.2f} | {first['uniformity']:.2f} | "
-            f"{first['alignment']:.3f} | {100 * first['ndcg10']:.1f} | – | – |"
+            f"{first['alignment']:.3f} | {100 * first['ndcg10']:.1f} | – | – | – |"
         )
     for name, rows in groups.items():
         prefix = name.rpartition(" / ")[0]
@@ -478,15 +478,17 @@ def table() -> str:
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}")
         # A head has no peer that trains nothing but a mean; mean pooling in full is put beside it.
-        peer = f"{prefix.replace('/ head', '/ full')} / mean"
+        mean = f"{prefix.replace('/ head', '/ full')} / mean"
         if prefix == "recipe / head on merged":
-            peer = f"recipe / merged, rank {RANK} / mean"
-        peers = {run.settings["seed"]: run for run, _ in groups.get(peer, [])}
-        pairs = [
-            (run, peers[run.settings["seed"]]) for run, _ in rows if run.settings["seed"] in peers
-        ]
-        pairs = [] if name == peer else pairs
-        cells.append(_difference([(a.file, b.file) for a, b in pairs], measure))
+            mean = f"recipe / merged, rank {RANK} / mean"
+        for peer in (mean, f"{prefix} / cls+dense"):
+            peers = {run.settings["seed"]: run for run, _ in groups.get(peer, []) if name != peer}
+            pairs = [
+                (run.file, peers[seed].file)
+                for run, _ in rows
+                if (seed := run.settings["seed"]) in peers
+            ]
+            cells.append(_difference(pairs, measure))
         own = [(run.file, KEPT / "untouched-mean.npz") for run, _ in rows]
         cells.append(_difference(own, measure))
         lines.append(f"| {' | '.join(cells)} |")
