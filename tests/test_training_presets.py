@@ -31,7 +31,7 @@ def test_presets_are_known_by_their_names():
 
 
 def test_a_minute_is_the_default_with_the_encoders_mean_beside_it():
-    assert config_of("minute") == TrainConfig(residual="last_mean", eval_steps=4)
+    assert config_of("minute") == TrainConfig(residual="last_mean")
 
 
 def test_dropout_positives_are_told_apart_less_sharply():

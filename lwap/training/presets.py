@@ -36,12 +36,7 @@ _ALL = (
         title="A minute",
         description="The pooling alone, beside the encoder's own mean: a frozen encoder, a few "
         "thousand rows.",
-        settings={
-            "mode": Mode.HEAD,
-            "pooling": "lwap",
-            "residual": "last_mean",
-            "eval_steps": 4,  # looks at a head are cheap, and the example has 12 steps
-        },
+        settings={"mode": Mode.HEAD, "pooling": "lwap", "residual": "last_mean"},
         unsupervised={"temperature": 0.1},
     ),
     Preset(

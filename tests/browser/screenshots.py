@@ -36,7 +36,7 @@ TALL = {"space-changed": (1440, 1500), "finetune-run": (1440, 1500)}  # shown be
 # A run that is there to be looked at: a minute of training on the example.
 TRAIN = (
     "train --triplets assets/triplets.csv --dev assets/pairs.csv --preset minute --epochs 10 "
-    "--name example"
+    "--eval-steps 4 --name example"
 )
 MAX_BYTES = 400_000
 
