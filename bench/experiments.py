@@ -524,7 +524,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="the table, from the results")
     options = parser.parse_args()
     if options.table:
-        print(f"{table()}\n\n{task_table()}")
+        print(re.sub(r"-(?=\d)", "−", f"{table()}\n\n{task_table()}"))
         return
     done = read_results()
     wanted = [run for run in every_run() if options.only in run.key]
