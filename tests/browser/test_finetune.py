@@ -141,7 +141,7 @@ def test_a_run_outlives_tab_and_server(open_app, runs, tiny_encoder_folder, monk
         stopped_at = run.checkpoint
         assert 0 < stopped_at < STEPS
         press(page, "run_resume")
-        state_of(page, "Finished.")
+        state_of(page, "Finished.", seconds=300)
         expect(page.get_by_test_id("stMain")).to_contain_text("Against the encoder's mean")
         settle(page)
         page.screenshot(path=OUTPUT / "finetune-finished-test.png")
