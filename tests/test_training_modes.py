@@ -341,7 +341,7 @@ def test_adapters_of_another_encoder_are_refused(tiny_encoder_folder, tmp_path, 
 
 def test_settings_of_a_mode_have_its_defaults():
     rates = {mode: TrainConfig(mode=mode).learning_rate for mode in ("head", "lora", "full")}
-    assert rates == {"head": 1e-3, "lora": 5e-4, "full": 2e-5}
+    assert rates == {"head": 1e-3, "lora": 1e-4, "full": 2e-5}
     assert TrainConfig(mode="full").head_learning_rate == 1e-4
     assert TrainConfig(mode="full", pooling="mean").head_learning_rate is None
     assert TrainConfig().epochs == 3 and TrainConfig(mode="full").epochs == 1

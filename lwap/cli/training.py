@@ -425,7 +425,7 @@ _RUN_OPTIONS = (
     ("batch-size", int, 64, "rows a step; more rows are more negatives"),
     ("accumulation", int, 1, "batches a step; adds no negatives"),
     ("mini-batch", int, 0, "rows in memory at once, with the batch's own gradients; 0 is all"),
-    ("learning-rate", float, None, "peak: 1e-3 for a head, 5e-4 with LoRA, 2e-5 in full"),
+    ("learning-rate", float, None, "peak: 1e-3 for a head, 1e-4 with LoRA, 2e-5 in full"),
     ("head-learning-rate", float, None, "of the pooling beside an encoder: 1e-3, 1e-4"),
     ("warmup", float, 0.1, "share of steps over which the rate rises"),
     ("weight-decay", float, 0.0, "of AdamW"),

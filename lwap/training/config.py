@@ -31,7 +31,7 @@ HEAD_POOLINGS = ("lwap", "scalar_mix")  # those that have weights over layers
 POOLINGS = (*HEAD_POOLINGS, "cls", "mean")
 
 # What None stands for, by mode.
-LEARNING_RATE = {Mode.HEAD: 1e-3, Mode.LORA: 5e-4, Mode.FULL: 2e-5}
+LEARNING_RATE = {Mode.HEAD: 1e-3, Mode.LORA: 1e-4, Mode.FULL: 2e-5}
 HEAD_LEARNING_RATE = {Mode.LORA: 1e-3, Mode.FULL: 1e-4}
 EPOCHS = {Mode.HEAD: 3, Mode.LORA: 1, Mode.FULL: 1}
 
@@ -56,7 +56,7 @@ class TrainConfig:
         mini_batch: Rows that are in memory at once, with the gradients of the whole batch
             (GradCache); 0 takes the batch whole. Not for a head, which needs no such thing.
         learning_rate: Peak of the linear schedule, of the head or of the encoder; None: 1e-3 for
-            a head, 5e-4 for LoRA, 2e-5 in full.
+            a head, 1e-4 for LoRA, 2e-5 in full.
         head_learning_rate: Of the pooling beside an encoder; None: 1e-3 with LoRA, 1e-4 in full.
         warmup: Share of the steps over which the rate rises, 0 to 1.
         weight_decay: Of AdamW.

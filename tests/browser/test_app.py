@@ -67,7 +67,8 @@ def choose(page: Page, key: str, text: str) -> None:
     box = page.locator(f".st-key-{key} input")
     box.scroll_into_view_if_needed()
     page.wait_for_timeout(300)  # scrolling closes a menu
-    if (now := box.input_value()) and text.startswith(now):  # Streamlit takes what is chosen away from its start
+    now = box.input_value()
+    if now and text.startswith(now):  # Streamlit takes what is chosen away from its start
         box.click()
         page.get_by_role("option", name=text, exact=True).click()
         settle(page)
