@@ -19,7 +19,7 @@ from _measure import machine, report
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="lwap-minilm")
+    parser.add_argument("--model", default="lwap-minilm-residual")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     options = parser.parse_args()
 
