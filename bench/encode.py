@@ -19,7 +19,7 @@ from _measure import alternate, machine, own_peak_megabytes, peak_megabytes, rat
 
 def sentences(count: int) -> tuple[list[str], str]:
     """Return `count` distinct sentences in random order, and where they are from."""
-    from lwap.data import data_folder, read_pairs
+    from lwap.datasets.readers import data_folder, read_pairs
 
     files = sorted((data_folder() / "sts").glob("sts1*.csv"))
     if not files:
@@ -47,7 +47,7 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     import lwap
-    from lwap.sources import resolve_encoder
+    from lwap.encoding.sources import resolve_encoder
 
     texts, source = sentences(options.sentences)
     summaries = ("cls", "mean")

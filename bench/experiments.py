@@ -187,8 +187,8 @@ class Measure:
     """Seven STS tasks, STS-B dev, geometry on STS-B test, Cranfield; of any model."""
 
     def __init__(self, precision: str = "auto", has_search: bool = True) -> None:
-        from lwap.catalogue import STANDARD, read_task
-        from lwap.data import data_folder, read_retrieval
+        from lwap.datasets.catalogue import STANDARD, read_task
+        from lwap.datasets.readers import data_folder, read_retrieval
 
         self.precision = precision
         folder = data_folder()
@@ -206,7 +206,7 @@ class Measure:
     def untouched(self):
         """Return the summaries of the encoder as it comes, made once."""
         import lwap
-        from lwap.bank import encode_layers
+        from lwap.encoding.bank import encode_layers
 
         if self._untouched is None:
             self._untouched = encode_layers(
@@ -226,8 +226,8 @@ class Measure:
         """
         from sentence_transformers.sentence_transformer.modules import Pooling
 
-        from lwap.bank import encode_layers
-        from lwap.strategy import own_vectors
+        from lwap.encoding.bank import encode_layers
+        from lwap.pooling.strategies import own_vectors
 
         if is_frozen:
             return own_vectors(self.untouched(), model)
@@ -286,7 +286,7 @@ class Measure:
 
 def training_data(objective: str):
     """Return triplets or sentences."""
-    from lwap.data import data_folder, read_sentences, read_training
+    from lwap.datasets.readers import data_folder, read_sentences, read_training
 
     if objective == "supervised":
         return read_training(data_folder() / TRIPLETS)
@@ -295,7 +295,7 @@ def training_data(objective: str):
 
 def dev_pairs():
     """Return STS-B dev."""
-    from lwap.data import data_folder, read_pairs
+    from lwap.datasets.readers import data_folder, read_pairs
 
     return read_pairs(data_folder() / DEV)
 
@@ -305,7 +305,7 @@ def dev_pairs():
 
 def untouched(measure: Measure) -> dict[str, Any]:
     """Measure the encoder with its own mean pooling."""
-    from lwap.strategy import embed
+    from lwap.pooling.strategies import embed
 
     vectors = embed(measure.untouched(), "mean")
     return _measured(measure, vectors, KEPT / "untouched-mean.npz")
@@ -352,9 +352,9 @@ def merge(run: Run, measure: Measure) -> dict[str, Any]:
 
 
 def _keep(run: Run, result) -> None:
-    from lwap.checkpoints import identify_encoder
-    from lwap.data import data_folder
-    from lwap.sources import file_sha256
+    from lwap.checkpoints.load import identify_encoder
+    from lwap.datasets.readers import data_folder
+    from lwap.encoding.sources import file_sha256
     from lwap.training.save import command_of, save_result
 
     kind, file, data_name = DATA[result.config.objective]

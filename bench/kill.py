@@ -34,7 +34,7 @@ def tiny_encoder(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from lwap.sources import resolve_encoder
+    from lwap.encoding.sources import resolve_encoder
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_encoder("bundled"))
     torch.manual_seed(0)
@@ -80,10 +80,10 @@ def losses(run) -> dict[int, float]:
 
 def faults(run) -> list[str]:
     """Return what is wrong with a folder that nobody works on."""
-    from lwap.checkpoints import verify
+    from lwap.checkpoints.load import verify
     from lwap.jobs import control
     from lwap.jobs.folder import read_json
-    from lwap.training.kept import checkpoints
+    from lwap.training.run_checkpoints import checkpoints
 
     found = []
     if [each.name for each in control.list_runs()].count(run.name) != 1:

@@ -25,7 +25,7 @@ def main() -> None:
 
     import lwap
     from lwap import figures
-    from lwap.data import read_pairs
+    from lwap.datasets.readers import read_pairs
 
     model = lwap.load(options.model)
     table = read_pairs(Path(__file__).parents[1] / "assets" / "pairs.csv")

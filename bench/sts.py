@@ -68,8 +68,8 @@ def run_peer(model, tasks) -> dict[str, float]:
 
 def standard():
     """Return the seven tasks."""
-    from lwap.catalogue import STANDARD
-    from lwap.data import data_folder
+    from lwap.datasets.catalogue import STANDARD
+    from lwap.datasets.readers import data_folder
     from lwap.evaluation.benchmark import standard_tasks
 
     return standard_tasks(data_folder(), STANDARD)
@@ -82,8 +82,8 @@ def own_pairs(count: int) -> None:
     import numpy as np
     import pandas as pd
 
-    from lwap.checkpoints import load
-    from lwap.diskcache import DiskCache
+    from lwap.checkpoints.load import load
+    from lwap.encoding.diskcache import DiskCache
     from lwap.evaluation.benchmark import Task, evaluate_sts
 
     words = ["river", "stone", "light", "paper", "garden", "winter", "music", "train", "bread"]
@@ -122,7 +122,7 @@ def main() -> None:
 
     from sentence_transformers import SentenceTransformer
 
-    from lwap.sources import resolve_encoder
+    from lwap.encoding.sources import resolve_encoder
 
     tasks = standard()
     peer = SentenceTransformer(str(resolve_encoder("bundled")))

@@ -34,7 +34,7 @@ BATCH, RATE, TEMPERATURE, WARMUP = 64, 2e-5, 0.05, 0.1
 
 def triplets(rows: int):
     """Return the first rows of the SNLI triplets."""
-    from lwap.data import data_folder, read_training
+    from lwap.datasets.readers import data_folder, read_training
 
     return read_training(data_folder() / "nli" / "snli-triplets.csv").iloc[:rows]
 
@@ -50,7 +50,7 @@ def peer(rows, steps: int, seed: int) -> tuple[float, list[float]]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers.trainer_callback import PrinterCallback
 
-    from lwap.sources import resolve_encoder
+    from lwap.encoding.sources import resolve_encoder
 
     model = SentenceTransformer(str(resolve_encoder("bundled")))
     columns = {
@@ -132,7 +132,7 @@ def ours(rows, steps: int, seed: int, precision: str = "auto") -> tuple[float, l
 
 def head_seconds(rows: int) -> float:
     """Return the seconds of the command that trains a head, from start to written checkpoint."""
-    from lwap.data import data_folder
+    from lwap.datasets.readers import data_folder
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "triplets.csv"

@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModel, BertTokenizer
 
 import lwap
 from lwap import cli
-from lwap.bank import LayerBank
-from lwap.pooling import LayerwiseAttentionPooling
+from lwap.encoding.bank import LayerBank
+from lwap.pooling.layer_attention import LayerwiseAttentionPooling
 
 ROOT = Path(__file__).resolve().parents[1]
 DIMENSION, LAYERS, TOKENS = 32, 3, 64  # of tiny encoders: D, L, longest input

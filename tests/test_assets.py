@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lwap.data import read_training
+from lwap.datasets.readers import read_training
 from lwap.training.check import comparable
 from lwap.training.examples import Examples
 

@@ -83,10 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _encode(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from lwap.bank import encode_layers
-    from lwap.checkpoints import load
-    from lwap.data import read_sentences
-    from lwap.strategy import embed, needed_summaries, own_strategy
+    from lwap.checkpoints.load import load
+    from lwap.datasets.readers import read_sentences
+    from lwap.encoding.bank import encode_layers
+    from lwap.pooling.strategies import embed, needed_summaries, own_strategy
 
     output = output_path(options.output, ".npy", ".npz")
     texts = read_sentences(options.file)
@@ -131,11 +131,11 @@ def _encode(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import load
-    from lwap.comparison import compare
-    from lwap.data import read_pairs
+    from lwap.analysis.comparison import compare
+    from lwap.checkpoints.load import load
+    from lwap.datasets.readers import read_pairs
     from lwap.evaluation.sts import spearman_interval
-    from lwap.strategy import default_strategies
+    from lwap.pooling.strategies import default_strategies
 
     if bool(options.file) == bool(options.pair):
         raise InputError("Give either a file of pairs or --pair SENTENCE SENTENCE (repeatable).")
@@ -188,9 +188,9 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import load
-    from lwap.data import read_sentences
-    from lwap.explanation import explain
+    from lwap.analysis.explanation import explain
+    from lwap.checkpoints.load import load
+    from lwap.datasets.readers import read_sentences
 
     if bool(options.file) == bool(options.sentences):
         raise InputError("Give sentences, or --file FILE, one of the two.")
@@ -233,9 +233,9 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) -> dict | None:
-    from lwap.bank import encode_layers
-    from lwap.data import read_sentences
-    from lwap.strategy import fit_whitening, needed_summaries, split_whitening
+    from lwap.datasets.readers import read_sentences
+    from lwap.encoding.bank import encode_layers
+    from lwap.pooling.strategies import fit_whitening, needed_summaries, split_whitening
 
     bases = [base for base, whitened in map(split_whitening, strategies) if whitened]
     if not bases:

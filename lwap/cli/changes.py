@@ -15,10 +15,10 @@ LISTED = 5  # pairs and sentences that are printed
 
 
 def _changes(options: argparse.Namespace) -> None:
-    from lwap.changes import what_changed
-    from lwap.checkpoints import load
-    from lwap.data import read_pairs, read_sentences
-    from lwap.diskcache import DiskCache
+    from lwap.analysis.changes import what_changed
+    from lwap.checkpoints.load import load
+    from lwap.datasets.readers import read_pairs, read_sentences
+    from lwap.encoding.diskcache import DiskCache
 
     # The examples are eight small tasks: one correlation over all of them would mix them.
     aggregation = options.aggregation or ("all" if options.pairs else "mean")

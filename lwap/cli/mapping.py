@@ -13,9 +13,9 @@ LISTED = 20  # sentences that changed most, of the JSON
 
 
 def _map(options: argparse.Namespace) -> None:
-    from lwap.data import read_sentence_table
-    from lwap.diskcache import DiskCache
-    from lwap.evaluation.source import Source
+    from lwap.checkpoints.cached import Source
+    from lwap.datasets.readers import read_sentence_table
+    from lwap.encoding.diskcache import DiskCache
     from lwap.evaluation.spaces import plain_rows
     from lwap.projection.maps import MapConfig, Method
     from lwap.projection.process import UmapProcess
@@ -26,7 +26,7 @@ def _map(options: argparse.Namespace) -> None:
         neighbourhood_change,
         numbers_table,
     )
-    from lwap.report import map_report
+    from lwap.reports.report import map_report
 
     outputs = [output_path(name, ".html", ".csv") for name in options.output or ()]
     if not outputs and not options.json:

@@ -25,8 +25,8 @@ AGGREGATIONS = ("all", "mean", "wmean")
 
 
 def _sts(options: argparse.Namespace) -> None:
-    from lwap.catalogue import STANDARD, available_tasks
-    from lwap.data import data_folder
+    from lwap.datasets.catalogue import STANDARD, available_tasks
+    from lwap.datasets.readers import data_folder
     from lwap.evaluation.benchmark import standard_tasks
 
     folder = options.data or data_folder()
@@ -58,7 +58,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _run_sts(options: argparse.Namespace, tasks) -> None:
     from lwap.evaluation.benchmark import evaluate_sts
-    from lwap.report import html_report, latex_table, markdown_table
+    from lwap.reports.report import html_report, latex_table, markdown_table
 
     _check_seed(options)
     outputs = [output_path(name, *OUTPUTS) for name in options.output or ()]
@@ -159,7 +159,7 @@ def _write_parquet(result, path: Path) -> None:
 def _print_sts(result, aggregation: str, baseline: int | None) -> None:
     import numpy as np
 
-    from lwap.report import in_words
+    from lwap.reports.report import in_words
 
     names = result.task_names
     values, (low, high) = result.values(aggregation), result.bounds(aggregation)
@@ -221,7 +221,7 @@ def _p(value: float) -> str:
 
 
 def _geometry(options: argparse.Namespace) -> None:
-    from lwap.data import data_folder
+    from lwap.datasets.readers import data_folder
     from lwap.evaluation.benchmark import Task, standard_tasks
     from lwap.evaluation.spaces import evaluate_geometry
 
@@ -281,7 +281,7 @@ def _print_geometry(result) -> None:
 
 
 def _retrieval(options: argparse.Namespace) -> None:
-    from lwap.data import read_retrieval
+    from lwap.datasets.readers import read_retrieval
     from lwap.evaluation.spaces import evaluate_retrieval
 
     _check_seed(options)
@@ -327,7 +327,7 @@ def _retrieval(options: argparse.Namespace) -> None:
 
 
 def _cache_show(options: argparse.Namespace) -> None:
-    from lwap.diskcache import DiskCache
+    from lwap.encoding.diskcache import DiskCache
 
     cache = DiskCache()
     usage = cache.usage()
@@ -348,14 +348,14 @@ def _cache_show(options: argparse.Namespace) -> None:
 
 
 def _cache_prune(options: argparse.Namespace) -> None:
-    from lwap.diskcache import DiskCache, checked_gigabytes
+    from lwap.encoding.diskcache import DiskCache, checked_gigabytes
 
     limit = None if options.limit is None else checked_gigabytes(options.limit)
     _say_removed(options, DiskCache().prune(limit))
 
 
 def _cache_clear(options: argparse.Namespace) -> None:
-    from lwap.diskcache import DiskCache
+    from lwap.encoding.diskcache import DiskCache
 
     _say_removed(options, DiskCache().prune(0))
 
@@ -368,8 +368,8 @@ def _say_removed(options: argparse.Namespace, removed: int) -> None:
 
 
 def _data_list(options: argparse.Namespace) -> None:
-    from lwap.catalogue import PUBLIC_SETS, STS_TASKS, available_tasks, verify_sources
-    from lwap.data import data_folder
+    from lwap.datasets.catalogue import PUBLIC_SETS, STS_TASKS, available_tasks, verify_sources
+    from lwap.datasets.readers import data_folder
 
     folder = options.folder or data_folder()
     there = available_tasks(folder)
@@ -403,8 +403,8 @@ def _data_list(options: argparse.Namespace) -> None:
 
 
 def _data_download(options: argparse.Namespace) -> None:
-    from lwap.catalogue import download
-    from lwap.data import data_folder
+    from lwap.datasets.catalogue import download
+    from lwap.datasets.readers import data_folder
 
     folder = options.folder or data_folder()
     with show_progress("files", options) as progress:
@@ -426,7 +426,7 @@ def _data_download(options: argparse.Namespace) -> None:
 
 
 def _cache(options: argparse.Namespace):
-    from lwap.diskcache import DiskCache
+    from lwap.encoding.diskcache import DiskCache
 
     return None if options.no_cache else DiskCache()
 
@@ -443,8 +443,8 @@ def _shared(options: argparse.Namespace, cache) -> dict[str, Any]:
 
 
 def _whiten_on(options: argparse.Namespace):
-    from lwap.data import read_sentences
-    from lwap.evaluation.source import WhitenOn
+    from lwap.checkpoints.cached import WhitenOn
+    from lwap.datasets.readers import read_sentences
 
     whitened = [name for name in options.strategies or () if name.endswith("+whiten")]
     if not options.whiten_on:

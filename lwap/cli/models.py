@@ -13,8 +13,8 @@ from lwap.errors import InputError, LwapError
 
 
 def _list(options: argparse.Namespace) -> None:
-    from lwap.manifest import list_checkpoints
-    from lwap.sources import BUNDLED
+    from lwap.checkpoints.manifest import list_checkpoints
+    from lwap.encoding.sources import BUNDLED
 
     found = list_checkpoints()
     if options.json:
@@ -26,8 +26,8 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    from lwap.checkpoints.manifest import CARD, find_checkpoint, list_checkpoints, read_info
     from lwap.errors import ModelError
-    from lwap.manifest import CARD, find_checkpoint, list_checkpoints, read_info
 
     folder = find_checkpoint(options.name)
     if folder is None:
@@ -41,9 +41,9 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import verify
+    from lwap.checkpoints.load import verify
+    from lwap.checkpoints.manifest import checkpoint_names
     from lwap.errors import CheckpointError
-    from lwap.manifest import checkpoint_names
 
     checked, errors = {}, []
     for name in options.names or checkpoint_names():
@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _rename(options: argparse.Namespace) -> None:
-    from lwap.models import rename
+    from lwap.library.stored import rename
 
     model = rename(options.name, options.new)
     if options.json:
@@ -75,7 +75,7 @@ def _rename(options: argparse.Namespace) -> None:
 
 
 def _delete(options: argparse.Namespace) -> None:
-    from lwap.models import delete, own_model, what_stays
+    from lwap.library.stored import delete, own_model, what_stays
 
     model = own_model(options.name, "deleted")
     if not options.yes:
@@ -102,7 +102,7 @@ def _delete(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from lwap.models import import_checkpoint
+    from lwap.library.stored import import_checkpoint
 
     model = import_checkpoint(options.path, options.name)
     if options.json:
@@ -118,11 +118,11 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import check_target
-    from lwap.data import data_folder, read_pairs
-    from lwap.manifest import read_info, runs_folder
-    from lwap.models import MODEL, check_name
-    from lwap.sources import file_sha256
+    from lwap.checkpoints.load import check_target
+    from lwap.checkpoints.manifest import read_info, runs_folder
+    from lwap.datasets.readers import data_folder, read_pairs
+    from lwap.encoding.sources import file_sha256
+    from lwap.library.stored import MODEL, check_name
     from lwap.training.merge import merge_checkpoints, save_merged
     from lwap.training.save import merge_command
 

@@ -16,10 +16,10 @@ from lwap.errors import ConfigError, InputError, LwapError
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lwap.checkpoints import check_target, identify_encoder
-    from lwap.data import data_folder, read_pairs, read_sentences, read_training
-    from lwap.hardware import resolve_device
-    from lwap.sources import file_sha256
+    from lwap.checkpoints.load import check_target, identify_encoder
+    from lwap.datasets.readers import data_folder, read_pairs, read_sentences, read_training
+    from lwap.encoding.hardware import resolve_device
+    from lwap.encoding.sources import file_sha256
     from lwap.training.check import check_data
     from lwap.training.loop import is_first_process, world_size
     from lwap.training.save import command_of, given_settings
@@ -139,7 +139,7 @@ def _line(event: dict[str, Any]) -> str:
 def _print_result(
     options: argparse.Namespace, folder: Path, name: str, seconds: dict[str, float]
 ) -> None:
-    from lwap.manifest import read_info
+    from lwap.checkpoints.manifest import read_info
 
     info = read_info(folder, name)
     results, metric = info.results, info.training["metric"]
@@ -201,8 +201,8 @@ def _log_to(run) -> Callable[[str], None]:
 
 def _print_check(options, config, check, data, dev, dev_name) -> None:
     """Say what a run would be trained on and what it would take."""
-    from lwap.checkpoints import load
-    from lwap.manifest import runs_folder
+    from lwap.checkpoints.load import load
+    from lwap.checkpoints.manifest import runs_folder
     from lwap.training.check import check_data
     from lwap.training.estimate import estimate
 

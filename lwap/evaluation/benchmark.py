@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from lwap import __version__
-from lwap.catalogue import (
+from lwap.checkpoints.cached import Progress, Source, WhitenOn
+from lwap.datasets.catalogue import (
     check_scored,
     fingerprint,
     read_task,
@@ -27,8 +28,9 @@ from lwap.catalogue import (
     task_file,
     task_notes,
 )
-from lwap.data import read_pairs
-from lwap.diskcache import DiskCache
+from lwap.datasets.readers import read_pairs
+from lwap.encoding.diskcache import DiskCache
+from lwap.encoding.sources import file_sha256
 from lwap.errors import ConfigError, InputError
 from lwap.evaluation.bootstrap import (
     RESAMPLES,
@@ -37,9 +39,7 @@ from lwap.evaluation.bootstrap import (
     paired_difference,
     percentile_interval,
 )
-from lwap.evaluation.source import Progress, Source, WhitenOn
 from lwap.evaluation.sts import Aggregation, Correlations, correlations
-from lwap.sources import file_sha256
 
 AVERAGE = "average"
 SIGNIFICANT = 0.05

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lwap.data import RetrievalData
-from lwap.diskcache import DiskCache
+from lwap.checkpoints.cached import Progress, Source, WhitenOn
+from lwap.datasets.readers import RetrievalData
+from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError
 from lwap.evaluation import geometry, retrieval
 from lwap.evaluation.benchmark import Task, versions
-from lwap.evaluation.source import Progress, Source, WhitenOn
 
 POSITIVE_SHARE = 0.8  # of the range of scores: 4 of 0–5, as usual for STS-B
 # The columns of a `GeometryResult` beside its strategies; low and high are uniformity's.
@@ -235,7 +235,7 @@ def evaluate_retrieval(
 
     Args:
         model: A name for `lwap.load`, or a model.
-        data: From `lwap.data.read_retrieval`.
+        data: From `lwap.datasets.readers.read_retrieval`.
         strategies: By default all that the model has, single layers included.
         exact_up_to: Documents up to which every one is compared; above it faiss searches.
         whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from lwap.checkpoints.manifest import checkpoints_folder, runs_folder
 from lwap.errors import InputError, LwapError
 from lwap.jobs.events import read_history
 from lwap.jobs.folder import (
@@ -31,8 +32,7 @@ from lwap.jobs.folder import (
     write_whole,
 )
 from lwap.jobs.state import Facts, Phase, State, state_of
-from lwap.manifest import checkpoints_folder, runs_folder
-from lwap.training.kept import remove
+from lwap.training.run_checkpoints import remove
 
 if TYPE_CHECKING:
     import pandas as pd

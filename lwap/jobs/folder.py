@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lwap.checkpoints.manifest import MANIFEST
 from lwap.errors import InputError, LwapError
 from lwap.jobs.state import Phase
-from lwap.manifest import MANIFEST
-from lwap.training.kept import checkpoint_step
+from lwap.training.run_checkpoints import checkpoint_step
 
 CONFIG, STATUS, WORKER, METRICS = "config.json", "status.json", "worker.json", "metrics.jsonl"
 DATA, DEV, LOG, STOP, MODEL = "data.parquet", "dev.parquet", "log.txt", "STOP", "model"
@@ -284,7 +284,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
 def _table(data):
     import pandas as pd
 
-    from lwap.bank import is_unicode  # which loads torch: a run is made where it is loaded
+    from lwap.encoding.bank import is_unicode  # which loads torch: a run is made where it is loaded
 
     table = data if isinstance(data, pd.DataFrame) else pd.DataFrame({"sentence": list(data)})
     broken = [

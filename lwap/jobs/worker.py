@@ -26,7 +26,7 @@ from lwap.jobs.control import is_at_work, list_runs, with_phase, write_worker
 from lwap.jobs.events import EventLog
 from lwap.jobs.folder import DATA, DEV, Run, Status
 from lwap.jobs.state import Phase
-from lwap.training.kept import checkpoint_step, drop_checkpoints
+from lwap.training.run_checkpoints import checkpoint_step, drop_checkpoints
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 1.0  # between two writings of the status
@@ -139,7 +139,7 @@ class Worker:
 
         started = replace(self.status, started_at=time.time())
         self._write(with_phase(started, Phase.PREPARING))
-        from lwap.checkpoints import identify_encoder
+        from lwap.checkpoints.load import identify_encoder
         from lwap.training import TrainConfig, train
         from lwap.training.loop import SAVE_SECONDS
         from lwap.training.save import save_result

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from lwap.diskcache import DiskCache
+from lwap.encoding.diskcache import DiskCache
 from lwap.errors import ConfigError, InputError, check_choice
 from lwap.evaluation.geometry import normalise
 from lwap.projection.neighbours import Neighbours, content_hash, neighbours

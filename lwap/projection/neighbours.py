@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from lwap.diskcache import DiskCache
+from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError
 
 Progress = Callable[[int, int], None]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lwap.diskcache import DiskCache
+from lwap.checkpoints.cached import Source
+from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError
 from lwap.evaluation import geometry
 from lwap.evaluation.geometry import CosineHistogram, Geometry
-from lwap.evaluation.source import Source
 from lwap.projection.maps import (
     Method,
     Projection,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lwap import __version__
-from lwap.manifest import CheckpointInfo
+from lwap.checkpoints.manifest import CheckpointInfo
 from lwap.names import state_names
 from lwap.training.run import TrainResult
 

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 
-from lwap.bank import default_prompt, layerwise_transformer
-from lwap.encoder import TOKENIZER_LOCK
+from lwap.encoding.bank import default_prompt, layerwise_transformer
+from lwap.encoding.encoder import TOKENIZER_LOCK
 from lwap.errors import ConfigError, InputError, LwapError
 from lwap.training.config import Mode, Objective, TrainConfig
-from lwap.training.dev import check_dev
+from lwap.training.dev_evaluation import check_dev
 from lwap.training.examples import Dropped, Examples, plain
 from lwap.training.frozen import VIEWS
 from lwap.training.loop import dataset_rows, planned_steps, world_size

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from lwap.encoding.hardware import Precision
+from lwap.encoding.sources import BUNDLED_ID
 from lwap.errors import ConfigError, check_choice
-from lwap.hardware import Precision
-from lwap.pooling import Query, Residual, Scale
-from lwap.sources import BUNDLED_ID
+from lwap.pooling.layer_attention import Query, Residual, Scale
 
 
 class Objective(StrEnum):

@@ -22,8 +22,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from lwap.bank import encode_layers, layerwise_transformer
-from lwap.hardware import Precision, resolve_precision
+from lwap.encoding.bank import encode_layers, layerwise_transformer
+from lwap.encoding.hardware import Precision, resolve_precision
 from lwap.training.batches import GROUP_TOKENS, embed_columns
 from lwap.training.check import DataCheck, count_tokens, sample, token_limit
 from lwap.training.config import Mode, Objective, TrainConfig

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from lwap.bank import is_unicode
+from lwap.encoding.bank import is_unicode
 from lwap.errors import ConfigError, InputError
 from lwap.training.config import Objective, TrainConfig
 

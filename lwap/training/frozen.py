@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import nn
 
-from lwap.bank import LayerBank, Progress, layerwise_transformer
-from lwap.hardware import in_precision, resolve_precision
+from lwap.encoding.bank import LayerBank, Progress, layerwise_transformer
+from lwap.encoding.hardware import in_precision, resolve_precision
 
 VIEW = "\x1f"  # between the number of a view and its sentence
 VIEWS = 4  # of each sentence, under as many dropout masks

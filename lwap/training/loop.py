@@ -38,16 +38,16 @@ from torch import distributed, nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from lwap.bank import layerwise_transformer
+from lwap.encoding.bank import layerwise_transformer
+from lwap.encoding.hardware import Precision, resolve_precision
 from lwap.errors import CheckpointError, ConfigError, LwapError
-from lwap.hardware import Precision, resolve_precision
 from lwap.training.config import Mode, Objective, TrainConfig
-from lwap.training.dev import DevSet
+from lwap.training.dev_evaluation import DevSet
 from lwap.training.examples import Examples
 from lwap.training.frozen import VIEWS, view
-from lwap.training.kept import CHECKPOINT, checkpoints, last_checkpoint, remove
 from lwap.training.model import reading_at_most
 from lwap.training.objectives import CachedContrastiveLoss, ContrastiveLoss
+from lwap.training.run_checkpoints import CHECKPOINT, checkpoints, last_checkpoint, remove
 
 SAVE_SECONDS = 30.0  # between two checkpoints, which are written at looks
 WEIGHTS, BEST, COURSE = "trained.safetensors", "best.safetensors", "course.json"

@@ -20,19 +20,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from lwap.adapters import add_nearest_adapter
-from lwap.bank import Progress, layerwise_transformer
-from lwap.checkpoints import identify_encoder, load, save_checkpoint
-from lwap.errors import CheckpointError, ConfigError, InputError, ModelError
-from lwap.manifest import (
+from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.manifest import (
     CheckpointInfo,
     Contents,
     checkpoint_names,
     find_checkpoint,
     read_info,
 )
+from lwap.encoding.adapters import add_nearest_adapter
+from lwap.encoding.bank import Progress, layerwise_transformer
+from lwap.errors import CheckpointError, ConfigError, InputError, ModelError
 from lwap.training.card import MergedPart, write_merge_card
-from lwap.training.dev import DevSet
+from lwap.training.dev_evaluation import DevSet
 from lwap.training.save import command_of_card
 
 ALIKE = ("objective", "mode", "pooling", "triplets", "metric")  # kept where all agree

@@ -9,13 +9,15 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from lwap.adapters import add_adapter
-from lwap.backbone import has_unnormalised_states
-from lwap.bank import Progress, encode_layers, layerwise_transformer
+from lwap.encoding.adapters import add_adapter
+from lwap.encoding.backbone import has_unnormalised_states
+from lwap.encoding.bank import Progress, encode_layers, layerwise_transformer
 from lwap.errors import ConfigError
-from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
+from lwap.pooling.head import LayerHead
+from lwap.pooling.layer_attention import LayerwiseAttentionPooling
+from lwap.pooling.scalar_mix import ScalarMix
 from lwap.training.config import HEAD_POOLINGS, Mode, Objective, TrainConfig
-from lwap.training.dev import reading
+from lwap.training.dev_evaluation import reading
 from lwap.training.examples import Examples
 from lwap.training.frozen import BankEncoder, dropout_views, set_dropout
 

@@ -16,14 +16,14 @@ import pandas as pd
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
-from lwap.bank import Progress
-from lwap.checkpoints import load
+from lwap.checkpoints.cached import Count
+from lwap.checkpoints.load import load
+from lwap.checkpoints.manifest import Contents, starting_checkpoint
+from lwap.encoding.bank import Progress
 from lwap.errors import ConfigError
-from lwap.evaluation.source import Count
-from lwap.manifest import Contents, starting_checkpoint
-from lwap.pooling import LayerHead
+from lwap.pooling.head import LayerHead
 from lwap.training.config import Mode, TrainConfig
-from lwap.training.dev import DevSet, check_dev, dev_texts
+from lwap.training.dev_evaluation import DevSet, check_dev, dev_texts
 from lwap.training.examples import Examples
 from lwap.training.loop import SAVE_SECONDS, Log, RunStopped, Stop, fit
 from lwap.training.model import new_model, on_summaries
@@ -78,7 +78,7 @@ def train(
     Args:
         config: The settings.
         data: Supervised: columns sent0, sent1 (positive) and perhaps hard_neg, from
-            `lwap.data.read_triplets`. Unsupervised: sentences. Rows that cannot be used are left
+            `lwap.datasets.readers.read_triplets`. Unsupervised: sentences. Rows that cannot be used are left
             out, see `lwap.training.examples`.
         dev_pairs: Columns sentence1, sentence2, score: the best step is chosen by Spearman on
             them. Without it a tenth of the rows is held out, and the step chosen by how often

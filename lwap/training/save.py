@@ -9,10 +9,10 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lwap.adapters import ADAPTER, adapter_rank, add_nearest_adapter, merge_adapters
-from lwap.bank import layerwise_transformer
-from lwap.checkpoints import load, save_checkpoint
-from lwap.manifest import CARD, CheckpointInfo, Contents, starting_checkpoint
+from lwap.checkpoints.load import load, save_checkpoint
+from lwap.checkpoints.manifest import CARD, CheckpointInfo, Contents, starting_checkpoint
+from lwap.encoding.adapters import ADAPTER, adapter_rank, add_nearest_adapter, merge_adapters
+from lwap.encoding.bank import layerwise_transformer
 from lwap.training.card import card_command, write_card
 from lwap.training.config import EPOCHS, HEAD_LEARNING_RATE, LEARNING_RATE, Mode, TrainConfig
 from lwap.training.loop import world_size

@@ -20,10 +20,10 @@ import numpy as np
 import streamlit as st
 
 if TYPE_CHECKING:
-    from lwap.bank import LayerBank
-    from lwap.comparison import Comparison
-    from lwap.explanation import Explanation
-    from lwap.searching import SearchResults
+    from lwap.analysis.comparison import Comparison
+    from lwap.analysis.explanation import Explanation
+    from lwap.analysis.searching import SearchResults
+    from lwap.encoding.bank import LayerBank
 
 MAX_MODELS = 3
 MAX_RESULTS = 64
@@ -91,28 +91,28 @@ class _Loaded:
 
 def checkpoint_names() -> list[str]:
     """Return what the model picker offers: checkpoints first, then the plain encoder."""
-    from lwap.sources import BUNDLED
+    from lwap.encoding.sources import BUNDLED
 
     return [*trained_names(), BUNDLED]
 
 
 def trained_names() -> list[str]:
     """Return the checkpoints, which have a trained pooling over layers."""
-    from lwap.manifest import list_checkpoints
+    from lwap.checkpoints.manifest import list_checkpoints
 
     return [info.name for info in list_checkpoints()]
 
 
 def tuned_names() -> list[str]:
     """Return the checkpoints whose encoder was trained as well, which a run can start from."""
-    from lwap.manifest import Contents, list_checkpoints
+    from lwap.checkpoints.manifest import Contents, list_checkpoints
 
     return [info.name for info in list_checkpoints() if info.contains != Contents.HEAD]
 
 
 def is_checkpoint(name: str) -> bool:
     """Return whether there is a checkpoint of that name or path, a damaged one included."""
-    from lwap.manifest import find_checkpoint
+    from lwap.checkpoints.manifest import find_checkpoint
 
     return find_checkpoint(name) is not None
 
@@ -152,8 +152,8 @@ def explain(
     Raises:
         LwapError: If a sentence or the model cannot be used.
     """
-    from lwap.bank import LayerBank
-    from lwap.explanation import explain as run
+    from lwap.analysis.explanation import explain as run
+    from lwap.encoding.bank import LayerBank
 
     loaded = _loaded(name)
     key = texts.texts if isinstance(texts, LayerBank) else tuple(texts)
@@ -167,8 +167,8 @@ def state_similarity(name: str, texts: Sequence[str]) -> np.ndarray:
     Raises:
         LwapError: If a sentence or the model cannot be used.
     """
-    from lwap.bank import encode_layers
-    from lwap.explanation import state_similarity as run
+    from lwap.analysis.explanation import state_similarity as run
+    from lwap.encoding.bank import encode_layers
 
     loaded, texts = _loaded(name), tuple(texts)
     return loaded.once(
@@ -188,7 +188,7 @@ def compare(
     Raises:
         LwapError: If a pair, a strategy or the model cannot be used.
     """
-    from lwap.comparison import compare_pairs
+    from lwap.analysis.comparison import compare_pairs
 
     loaded, pairs, strategies = _loaded(name), tuple(pairs), tuple(strategies)
     return loaded.once(
@@ -205,8 +205,8 @@ def vectors(name: str, texts: Sequence[str], strategy: str) -> np.ndarray:
     Raises:
         LwapError: If a sentence, the strategy or the model cannot be used.
     """
-    from lwap.bank import encode_layers
-    from lwap.strategy import embed, needed_summaries
+    from lwap.encoding.bank import encode_layers
+    from lwap.pooling.strategies import embed, needed_summaries
 
     loaded, texts = _loaded(name), tuple(texts)
     return loaded.once(
@@ -242,7 +242,7 @@ def search(
     Raises:
         LwapError: If a sentence, the query, a strategy or the model cannot be used.
     """
-    from lwap.searching import Collection
+    from lwap.analysis.searching import Collection
 
     loaded, sentences, strategies = _loaded(name), tuple(sentences), tuple(strategies)
 
@@ -258,7 +258,7 @@ def search(
 
 
 def _loaded(name: str) -> _Loaded:
-    from lwap.manifest import MANIFEST, find_checkpoint
+    from lwap.checkpoints.manifest import MANIFEST, find_checkpoint
 
     folder = find_checkpoint(name)
     # A run that is trained anew under the same name is another model, and so is a folder whose
@@ -286,12 +286,12 @@ def _spare_the_collector() -> None:
 
 @st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
 def _load(name: str, changed: int) -> _Loaded:
-    from lwap.bank import layerwise_transformer, model_heads
-    from lwap.checkpoints import load
-    from lwap.evaluation.source import live_fingerprint
-    from lwap.manifest import find_checkpoint, read_info
-    from lwap.strategy import default_strategies, own_strategy
-    from lwap.strategy import strategies as all_strategies
+    from lwap.checkpoints.cached import live_fingerprint
+    from lwap.checkpoints.load import load
+    from lwap.checkpoints.manifest import find_checkpoint, read_info
+    from lwap.encoding.bank import layerwise_transformer, model_heads
+    from lwap.pooling.strategies import default_strategies, own_strategy
+    from lwap.pooling.strategies import strategies as all_strategies
 
     model = load(name)
     _spare_the_collector()

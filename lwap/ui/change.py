@@ -12,17 +12,17 @@ import pandas as pd
 import streamlit as st
 
 from lwap import figures
-from lwap.catalogue import available_tasks, fingerprint, read_task, sts_task, task_file
-from lwap.data import data_folder, read_sentences
+from lwap.checkpoints.manifest import model_fingerprint
+from lwap.datasets.catalogue import available_tasks, fingerprint, read_task, sts_task, task_file
+from lwap.datasets.readers import data_folder, read_sentences
 from lwap.errors import LwapError
-from lwap.manifest import model_fingerprint
 from lwap.ui import cache, pairs, space, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.state import ASSETS, sample_pairs
 from lwap.ui.work import FAILED, STOPPED, Registry, Work
 
 if TYPE_CHECKING:
-    from lwap.changes import Change
+    from lwap.analysis.changes import Change
 
 KEPT = 12
 MOVED = 8  # pairs that are drawn
@@ -87,8 +87,8 @@ class Comparison(Work):
 
     def compute(self, models: dict[str, Any]) -> None:
         """Read both models, and compare them."""
-        from lwap.changes import what_changed
-        from lwap.diskcache import DiskCache
+        from lwap.analysis.changes import what_changed
+        from lwap.encoding.diskcache import DiskCache
 
         self.result = what_changed(
             self.request.names[1],
@@ -176,7 +176,7 @@ def _sentences() -> list[str]:
 
 
 def _request(name: str, on: PairSet) -> Request:
-    from lwap.changes import untouched
+    from lwap.analysis.changes import untouched
 
     names = (untouched(name), name)
     hashes = tuple(map(model_fingerprint, names))

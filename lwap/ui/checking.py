@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from lwap.checkpoints.manifest import Contents, find_checkpoint, runs_folder, starting_checkpoint
+from lwap.encoding.sources import HUB_IGNORED, HUB_PATTERNS, bundled_folder, is_bundled_name
 from lwap.errors import LwapError
-from lwap.manifest import Contents, find_checkpoint, runs_folder, starting_checkpoint
-from lwap.sources import HUB_IGNORED, HUB_PATTERNS, bundled_folder, is_bundled_name
 from lwap.ui.work import Registry, Work
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _encoder(name: str, changed: int) -> SentenceTransformer:
     Raises:
         LwapError: If a run could not start from it.
     """
-    from lwap.checkpoints import identify_encoder, load
+    from lwap.checkpoints.load import identify_encoder, load
 
     identify_encoder(name)
     return load(name)

@@ -12,15 +12,15 @@ import streamlit as st
 from scipy.stats import rankdata
 
 from lwap import figures
-from lwap.catalogue import STS_TASKS, available_tasks, sts_task, task_file
-from lwap.data import FORMATS, MAX_MEGABYTES, data_folder, read_pairs, read_sentences
+from lwap.checkpoints.cached import WhitenOn
+from lwap.datasets.catalogue import STS_TASKS, available_tasks, sts_task, task_file
+from lwap.datasets.readers import FORMATS, MAX_MEGABYTES, data_folder, read_pairs, read_sentences
 from lwap.errors import InputError, LwapError
 from lwap.evaluation.benchmark import AVERAGE, Task, standard_tasks
 from lwap.evaluation.bootstrap import percentile_interval
 from lwap.evaluation.slices import MIN_PAIRS, slice_pairs
-from lwap.evaluation.source import WhitenOn
 from lwap.evaluation.sts import COSINE_DECIMALS, Aggregation, correlations
-from lwap.report import html_report, latex_table, layer_names
+from lwap.reports.report import html_report, latex_table, layer_names
 from lwap.ui import cache, evaluations, pairs, widgets
 from lwap.ui.evaluations import DONE, FAILED, STOPPED, Evaluation, Request
 from lwap.ui.frame import escape, theme

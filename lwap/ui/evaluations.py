@@ -15,8 +15,8 @@ from lwap.ui import cache
 from lwap.ui.work import DONE, FAILED, RUNNING, STOPPED, WAITING, Registry, Work
 
 if TYPE_CHECKING:
+    from lwap.checkpoints.cached import WhitenOn
     from lwap.evaluation.benchmark import StsResult, Task
-    from lwap.evaluation.source import WhitenOn
     from lwap.evaluation.spaces import GeometryResult
 
 __all__ = ["DONE", "FAILED", "RUNNING", "STOPPED", "WAITING", "Evaluation", "Request"]
@@ -64,7 +64,7 @@ class Evaluation(Work):
 
     def compute(self, models: dict) -> None:
         """Evaluate."""
-        from lwap.diskcache import DiskCache
+        from lwap.encoding.diskcache import DiskCache
         from lwap.evaluation.benchmark import evaluate_sts
 
         self.result = evaluate_sts(
@@ -82,7 +82,7 @@ class Evaluation(Work):
         """Return None for all that the models have, or those and their whitened twins."""
         if self.whiten_on is None:
             return None
-        from lwap.strategy import default_strategies, strategies
+        from lwap.pooling.strategies import default_strategies, strategies
 
         found = [name for model in models.values() for name in strategies(model)]
         fixed = [name for model in models.values() for name in default_strategies(model)]
@@ -124,7 +124,7 @@ def geometry(
     Raises:
         LwapError: If no pair of the task counts as positive, or a whitening cannot be fitted.
     """
-    from lwap.diskcache import DiskCache
+    from lwap.encoding.diskcache import DiskCache
     from lwap.evaluation.spaces import evaluate_geometry
 
     key = (model, task.name, *strategies)

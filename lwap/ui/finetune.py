@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from lwap import jobs
+from lwap.encoding.hardware import Precision
+from lwap.encoding.sources import BUNDLED, BUNDLED_ID, is_bundled_name
 from lwap.errors import ConfigError, LwapError
-from lwap.hardware import Precision
-from lwap.pooling import Query, Residual, Scale
-from lwap.sources import BUNDLED, BUNDLED_ID, is_bundled_name
+from lwap.pooling.layer_attention import Query, Residual, Scale
 from lwap.training.config import POOLINGS, Mode, Objective, TrainConfig
 from lwap.training.presets import PRESETS, config_of
 from lwap.ui import cache, checking, runs, training_data

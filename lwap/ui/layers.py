@@ -11,7 +11,7 @@ from lwap.ui import cache, widgets
 from lwap.ui.frame import escape, messages, theme
 
 if TYPE_CHECKING:
-    from lwap.explanation import Explanation
+    from lwap.analysis.explanation import Explanation
 
 GRID = 6  # sentences side by side
 TEXT = "layers_text"  # the key of the box of sentences

@@ -17,7 +17,7 @@ from lwap.ui import cache
 from lwap.ui.work import Registry, Work
 
 if TYPE_CHECKING:
-    from lwap.data import SentenceTable
+    from lwap.datasets.readers import SentenceTable
     from lwap.projection.quality import Quality
     from lwap.projection.space import Maps, Space
 
@@ -94,8 +94,8 @@ class Spaces(Work):
 
     def compute(self, models: dict[str, Any]) -> None:
         """Encode what is missing, measure both spaces, draw their PCA maps."""
-        from lwap.diskcache import DiskCache
-        from lwap.evaluation.source import Source
+        from lwap.checkpoints.cached import Source
+        from lwap.encoding.diskcache import DiskCache
         from lwap.projection.space import measure_spaces
 
         disk, stores = DiskCache(), {}
@@ -183,7 +183,7 @@ def umap(request: MapRequest, found: Spaces) -> Lookup:
     """Return the work on the UMAP maps of two spaces; its result is a `Drawn`."""
 
     def run(work: Lookup) -> Drawn:
-        from lwap.diskcache import DiskCache
+        from lwap.encoding.diskcache import DiskCache
 
         disk = DiskCache()
         drawn = _draw(
@@ -210,7 +210,7 @@ def seeds(request: MapRequest, found: Spaces, maps: Maps) -> Lookup:
     """Return the work on the stability of both maps over seeds; its result is two `Stability`."""
 
     def run(work: Lookup) -> tuple:
-        from lwap.diskcache import DiskCache
+        from lwap.encoding.diskcache import DiskCache
         from lwap.projection.maps import principal
         from lwap.projection.space import STABILITY_SEEDS, stability
 
@@ -260,7 +260,7 @@ def walk(
     """Return the work on the maps of several strategies of one space's model, (F, N, 2)."""
 
     def run(work: Lookup) -> np.ndarray:
-        from lwap.diskcache import DiskCache
+        from lwap.encoding.diskcache import DiskCache
         from lwap.projection.space import layer_walk
 
         texts = [found.table.sentences[row] for row in rows]

@@ -10,9 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from lwap import figures
+from lwap.checkpoints.manifest import MANIFEST, CheckpointInfo, Contents, folder_size, read_object
+from lwap.encoding.sources import BUNDLED, bundled_folder
 from lwap.errors import InputError, LwapError
-from lwap.manifest import MANIFEST, CheckpointInfo, Contents, folder_size, read_object
-from lwap.models import (
+from lwap.library.stored import (
     MAX_NAME,
     MAX_ZIP_BYTES,
     Score,
@@ -29,7 +30,6 @@ from lwap.models import (
     what_stays,
     zip_checkpoint,
 )
-from lwap.sources import BUNDLED, bundled_folder
 from lwap.ui import change, frame, widgets
 from lwap.ui.frame import escape, theme
 
@@ -480,7 +480,7 @@ def say_what_happened() -> None:
 
 
 def _verify(entry: Entry) -> None:
-    from lwap.checkpoints import verify
+    from lwap.checkpoints.load import verify
 
     with st.spinner("Checking files and encoder, and loading it. A few seconds."):
         try:

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from lwap import figures
-from lwap.data import FORMATS, MAX_MEGABYTES, read_pairs
+from lwap.datasets.readers import FORMATS, MAX_MEGABYTES, read_pairs
 from lwap.errors import InputError, LwapError
 from lwap.scores import rank_among
 from lwap.ui import cache, widgets
@@ -21,7 +21,7 @@ from lwap.ui.frame import escape, theme
 from lwap.ui.state import example, link_values, put_in_link
 
 if TYPE_CHECKING:
-    from lwap.comparison import Comparison
+    from lwap.analysis.comparison import Comparison
 
 MAX_PAIRS = 2000
 SHOWN = 15  # pairs in the overview

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from lwap import figures, jobs
+from lwap.checkpoints.manifest import CheckpointInfo, read_info
 from lwap.errors import LwapError
 from lwap.jobs import control
 from lwap.jobs.events import Followed, History
 from lwap.jobs.folder import CONFIG, DATA, LOG, METRICS, Request, Run, Status
 from lwap.jobs.state import State
-from lwap.manifest import CheckpointInfo, read_info
-from lwap.models import dev_score
+from lwap.library.stored import dev_score
 from lwap.ui import change, frame, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.models import gains, in_words

@@ -9,14 +9,14 @@ import numpy as np
 import streamlit as st
 
 from lwap import figures
-from lwap.data import FORMATS, MAX_MEGABYTES, read_sentences
+from lwap.datasets.readers import FORMATS, MAX_MEGABYTES, read_sentences
 from lwap.errors import InputError, LwapError
 from lwap.ui import cache, layers, pairs, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.state import collection, link_values, put_in_link
 
 if TYPE_CHECKING:
-    from lwap.searching import SearchResults
+    from lwap.analysis.searching import SearchResults
     from lwap.ui.cache import ModelFacts
 
 MAX_SENTENCES = 5000

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from lwap.catalogue import STS_TASKS, available_tasks, sts_task, task_file
-from lwap.data import (
+from lwap.checkpoints.cached import text_digest
+from lwap.datasets.catalogue import STS_TASKS, available_tasks, sts_task, task_file
+from lwap.datasets.readers import (
     FORMATS,
     MAX_MEGABYTES,
     SentenceTable,
@@ -16,7 +17,6 @@ from lwap.data import (
 )
 from lwap.errors import InputError
 from lwap.evaluation.benchmark import standard_tasks
-from lwap.evaluation.source import text_digest
 from lwap.evaluation.spaces import positive_rows
 from lwap.projection.neighbours import content_hash
 from lwap.ui import widgets

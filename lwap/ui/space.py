@@ -22,14 +22,14 @@ from lwap.projection.space import (
     neighbours_kept,
     numbers_table,
 )
-from lwap.report import MAP_WARNINGS
+from lwap.reports.report import MAP_WARNINGS
 from lwap.ui import cache, layers, mapping, pairs, search, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.mapping import Drawn, MapRequest, Request, Spaces
 from lwap.ui.work import FAILED, STOPPED, Work
 
 if TYPE_CHECKING:
-    from lwap.data import SentenceTable
+    from lwap.datasets.readers import SentenceTable
     from lwap.ui.cache import ModelFacts
     from lwap.ui.sentences import Dataset
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lwap.catalogue import (
+from lwap.datasets.catalogue import (
     PUBLIC_SETS,
     PublicSet,
     available_tasks,
@@ -25,7 +25,7 @@ from lwap.catalogue import (
     sts_task,
     task_file,
 )
-from lwap.data import (
+from lwap.datasets.readers import (
     FORMATS,
     MAX_MEGABYTES,
     data_folder,
@@ -33,8 +33,8 @@ from lwap.data import (
     read_sentences,
     read_training,
 )
+from lwap.encoding.sources import file_sha256
 from lwap.errors import InputError, LwapError
-from lwap.sources import file_sha256
 from lwap.training.config import Objective
 from lwap.ui.frame import escape
 from lwap.ui.state import ASSETS, sample_pairs

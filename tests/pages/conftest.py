@@ -16,9 +16,11 @@ from streamlit.testing.v1 import AppTest, app_test
 from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
-from lwap.checkpoints import save_checkpoint
-from lwap.pooling import LayerHead, LayerwiseAttentionPooling, ScalarMix
-from lwap.sources import weights_sha256
+from lwap.checkpoints.load import save_checkpoint
+from lwap.encoding.sources import weights_sha256
+from lwap.pooling.head import LayerHead
+from lwap.pooling.layer_attention import LayerwiseAttentionPooling
+from lwap.pooling.scalar_mix import ScalarMix
 from lwap.ui import mapping
 from tests.pages.driving import PAGES, ROOT, SECONDS
 

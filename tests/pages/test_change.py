@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from lwap import changes
-from lwap.catalogue import fingerprint
-from lwap.changes import what_changed
-from lwap.data import read_sentences
+from lwap.analysis import changes
+from lwap.analysis.changes import what_changed
+from lwap.datasets.catalogue import fingerprint
+from lwap.datasets.readers import read_sentences
 from lwap.errors import InputError
 from lwap.ui import change
 from lwap.ui.state import ASSETS, sample_pairs

@@ -13,14 +13,15 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from lwap import catalogue, jobs
-from lwap.checkpoints import identify_encoder, load, save_checkpoint
+from lwap import jobs
+from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.datasets import catalogue
+from lwap.encoding.sources import BUNDLED, BUNDLED_ID, file_sha256
 from lwap.errors import InputError
 from lwap.jobs import control, folder
 from lwap.jobs.events import EventLog, read_history
 from lwap.jobs.folder import Run, Status
 from lwap.jobs.state import Phase
-from lwap.sources import BUNDLED, BUNDLED_ID, file_sha256
 from lwap.training import TrainConfig
 from lwap.training.config import Objective
 from lwap.training.model import new_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lwap
-from lwap.sources import file_sha256
+from lwap.encoding.sources import file_sha256
 from lwap.ui import widgets
 from tests.pages.driving import figures, shown, texts_in, trace
 
@@ -17,7 +17,7 @@ VIEWS = ["One sentence", "Side by side", "Difference"]
 
 @pytest.fixture
 def explained(monkeypatch) -> list[tuple]:
-    """What `lwap.explanation.explain` is asked for: (model, sentences), one a call."""
+    """What `lwap.analysis.explanation.explain` is asked for: (model, sentences), one a call."""
     calls = []
     explain = lwap.explain
 
@@ -25,7 +25,7 @@ def explained(monkeypatch) -> list[tuple]:
         calls.append((model, list(texts)))
         return explain(model, texts, **options)
 
-    monkeypatch.setattr("lwap.explanation.explain", spy)
+    monkeypatch.setattr("lwap.analysis.explanation.explain", spy)
     return calls
 
 
@@ -295,7 +295,7 @@ def test_any_text_is_drawn_in_every_view(open_page, texts):
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x0c", "\x85"])
 def test_only_a_line_break_parts_sentences(open_page, explained, mark):
-    """As in `lwap.data.read_sentences`; pasted text holds such marks inside of sentences."""
+    """As in `lwap.datasets.readers.read_sentences`; pasted text holds such marks inside of sentences."""
     app = open_page("layers")
     explained.clear()
     type_sentences(app, f"First{mark}half.\nSecond.")
@@ -520,7 +520,7 @@ def test_a_bug_is_not_dressed_up_as_a_message(open_page, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("lwap.explanation.explain", broken)
+    monkeypatch.setattr("lwap.analysis.explanation.explain", broken)
     type_sentences(app, ["Nobody has explained this one before."])
     assert len(app.exception) == 1
     assert not app.error

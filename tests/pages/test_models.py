@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lwap.checkpoints.manifest import checkpoint_names, read_info
+from lwap.encoding.sources import BUNDLED
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker
-from lwap.manifest import checkpoint_names, read_info
-from lwap.models import delete, import_checkpoint, zip_checkpoint
-from lwap.sources import BUNDLED
+from lwap.library.stored import delete, import_checkpoint, zip_checkpoint
 from lwap.ui import models as ui_models
 from tests.pages.driving import PAGES, figures, shown, texts_in, trace
 

@@ -25,7 +25,7 @@ SCALES = ["Rank in this set", "Percentile", "Cosine"]
 
 @pytest.fixture
 def compared(monkeypatch) -> list[tuple]:
-    """What `lwap.comparison.compare_pairs` is asked for: (pairs, strategies), one a call."""
+    """What `lwap.analysis.comparison.compare_pairs` is asked for: (pairs, strategies), one a call."""
     calls = []
     compare_pairs = lwap.compare_pairs
 
@@ -33,7 +33,7 @@ def compared(monkeypatch) -> list[tuple]:
         calls.append(([tuple(pair) for pair in pairs], list(strategies)))
         return compare_pairs(model, pairs, strategies, **options)
 
-    monkeypatch.setattr("lwap.comparison.compare_pairs", spy)
+    monkeypatch.setattr("lwap.analysis.comparison.compare_pairs", spy)
     return calls
 
 
@@ -675,7 +675,7 @@ def test_a_bug_is_not_dressed_up_as_a_message(open_pairs, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("lwap.comparison.compare_pairs", broken)
+    monkeypatch.setattr("lwap.analysis.comparison.compare_pairs", broken)
     app = open_pairs([["Never compared.", "Not yet.", 1.0]])
     assert len(app.exception) == 1
     assert not app.error

@@ -11,7 +11,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
-from lwap.bank import encode_layers
+from lwap.encoding.bank import encode_layers
 from lwap.ui import cache
 from lwap.ui import search as ui_search
 from tests.pages.driving import ROOT, click, figures, shown, texts_in, trace
@@ -712,7 +712,7 @@ def test_a_bug_is_not_dressed_up_as_a_message(open_search, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("lwap.searching.Collection.search", broken)
+    monkeypatch.setattr("lwap.analysis.searching.Collection.search", broken)
     app = open_search(q="Never asked before.")
     assert len(app.exception) == 1
     assert not app.error
