@@ -80,7 +80,7 @@ def losses(run) -> dict[int, float]:
 
 def faults(run) -> list[str]:
     """Return what is wrong with a folder that nobody works on."""
-    from lwap.checkpoints.load import verify
+    from lwap.checkpoints.verify import verify
     from lwap.jobs import control
     from lwap.jobs.folder import read_json
     from lwap.training.run_checkpoints import checkpoints

@@ -18,11 +18,9 @@ import pandas as pd
 from sentence_transformers import SentenceTransformer
 
 from lwap.analysis.comparison import random_rows, split_pairs
-from lwap.analysis.explanation import layer_weights
 from lwap.checkpoints.cached import Count
 from lwap.checkpoints.load import load as load_model
 from lwap.checkpoints.manifest import (
-    HEAD_STRATEGIES,
     CheckpointInfo,
     checkpoint_names,
     find_checkpoint,
@@ -50,7 +48,9 @@ from lwap.jobs import Followed, Run
 from lwap.jobs.folder import DEV, MODEL
 from lwap.library.stored import layer_weights as recorded_weights
 from lwap.names import state_names
+from lwap.pooling.declarations import needs_training
 from lwap.pooling.strategies import needed_summaries, own_strategy, own_vectors, readable_strategy
+from lwap.pooling.trained import layer_weights
 from lwap.projection.maps import is_constant
 from lwap.projection.neighbours import Neighbours, neighbours, overlap
 from lwap.scores import cosine, percentile_among, rank_among
@@ -466,7 +466,7 @@ def _folder(name: str) -> Path:
 def _recorded_weights(info: CheckpointInfo) -> Weights | None:
     """Return the weights on the dev set, before training where its run has noted them."""
     after = recorded_weights(info)
-    if after is None or info.pooling not in HEAD_STRATEGIES.values():
+    if after is None or not needs_training(info.pooling):
         return None
     looks = []
     if info.folder.name == MODEL:

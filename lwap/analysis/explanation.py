@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lwap.encoding.bank import LayerBank, Progress, Summary, encode_layers, model_heads
-from lwap.errors import InputError, StrategyError
+from lwap.errors import InputError
 from lwap.names import state_names
-from lwap.pooling.strategies import check_summaries, head_chunks, in_eval
+from lwap.pooling.trained import EVERY_STATE, bank_head, check_summaries, head_chunks, in_eval
 from lwap.scores import cosine
-
-_EVERY_STATE = (Summary.CLS, Summary.MEAN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +24,7 @@ class Explanation:
 
     Attributes:
         texts: The N sentences.
-        strategy: The head that was explained: "lwap" or "scalar_mix".
+        strategy: The trained pooling that was explained.
         attention: A[i,l] of each sentence, (N, Q, S); every row sums to 1.
         weights: Mean of the attention over queries, (N, S): what each state contributes to p.
         knockout: 1 − cosine between the embedding and the one with state l removed, (N, S).
@@ -35,6 +33,7 @@ class Explanation:
         is_truncated: Whether the encoder saw only the beginning, (N,).
         token_counts: Tokens that the encoder saw, (N,).
         max_tokens: The encoder's limit.
+        query_name: What asks, where it is no hidden state.
     """
 
     texts: tuple[str, ...]
@@ -47,6 +46,7 @@ class Explanation:
     is_truncated: np.ndarray
     token_counts: np.ndarray
     max_tokens: int
+    query_name: str = ""
 
     @property
     def state_names(self) -> list[str]:
@@ -55,10 +55,10 @@ class Explanation:
 
     @property
     def query_names(self) -> list[str]:
-        """The names of the Q query states: all, the last one, or "every sentence" (scalar mix)."""
+        """The names of the Q query states: all, the last one, or what asks instead."""
         if self.attention.shape[1] == self.weights.shape[1]:
             return self.state_names
-        return ["all sentences alike"] if self.strategy == "scalar_mix" else self.state_names[-1:]
+        return [self.query_name] if self.query_name else self.state_names[-1:]
 
     def pair_knockout(self, first: int, second: int) -> np.ndarray:
         """Return the change of the cosine of two sentences as each state is removed, (S,).
@@ -90,7 +90,7 @@ def explain(
     """Return layer attention, weights and knock-out of each sentence under the model's head.
 
     Args:
-        model: From `lwap.load`, with a trained pooling (`lwap` or `scalar_mix`).
+        model: From `lwap.load`, with a trained pooling over layers.
         texts: N sentences, or their bank if it was made already.
         progress: As in `encode_layers`.
 
@@ -101,11 +101,11 @@ def explain(
     """
     bank = texts if isinstance(texts, LayerBank) else None
     if bank is None:
-        bank = encode_layers(model, texts, summaries=_EVERY_STATE, progress=progress)
+        bank = encode_layers(model, texts, summaries=EVERY_STATE, progress=progress)
     elif not bank.heads:  # opened from disk, where a bank has no heads
         bank = replace(bank, heads=model_heads(model))
     strategy, head = bank_head(bank)
-    check_summaries(bank, _EVERY_STATE, "explain")
+    check_summaries(bank, EVERY_STATE, "explain")
     attention, embeddings, removed = [], [], []
     with in_eval(head):
         for query, means, _ in head_chunks(bank, next(head.parameters())):
@@ -125,39 +125,8 @@ def explain(
         is_truncated=bank.is_truncated,
         token_counts=bank.token_counts,
         max_tokens=bank.max_tokens,
+        query_name=head.query_name,
     )
-
-
-def layer_weights(bank: LayerBank) -> np.ndarray:
-    """Return what each state contributes to each sentence under the bank's head, (N, S).
-
-    The weights of `explain` without its knock-out, which takes S times as long.
-
-    Raises:
-        StrategyError: As `explain`.
-    """
-    _, head = bank_head(bank)
-    check_summaries(bank, _EVERY_STATE, "layer_weights")
-    found = []
-    with in_eval(head):
-        for query, means, _ in head_chunks(bank, next(head.parameters())):
-            attention, _ = head.attend(query, means)
-            found.append(attention.mean(dim=1).float().cpu().numpy())
-    return np.concatenate(found)
-
-
-def bank_head(bank: LayerBank):
-    """Return (strategy, head) of the trained pooling that a bank's model has.
-
-    Raises:
-        StrategyError: If it has none.
-    """
-    if not bank.heads:
-        raise StrategyError(
-            f"'{bank.encoder}' has no trained layer attention to look at. Choose a checkpoint with "
-            "a head (python -m lwap models list), or train one (python -m lwap train)."
-        )
-    return next(iter(bank.heads.items()))
 
 
 def layer_similarity(first: LayerBank, second: LayerBank) -> LayerSimilarity:
@@ -168,7 +137,7 @@ def layer_similarity(first: LayerBank, second: LayerBank) -> LayerSimilarity:
         StrategyError: If a bank lacks "cls" or "mean".
     """
     for bank in (first, second):
-        check_summaries(bank, _EVERY_STATE, "layer_similarity")
+        check_summaries(bank, EVERY_STATE, "layer_similarity")
     if len(first) != len(second):
         raise InputError(
             f"Pairs need as many first sentences as second ones, not {len(first)} and "

@@ -126,7 +126,7 @@ class Collection:
         names = tuple(strategies)
         if isinstance(strategies, str) or not names:
             raise InputError(
-                f"strategies is {strategies!r}; it takes one name or more, such as ['lwap', 'cls']."
+                f"strategies is {strategies!r}; it takes one name or more, such as ['mean', 'cls']."
             )
         if k < 1:
             raise InputError(f"k is {k}; ask for 1 result or more.")

@@ -248,7 +248,7 @@ class Source:
         Raises:
             StrategyError: If the model has no trained pooling over layers.
         """
-        from lwap.analysis.explanation import layer_weights
+        from lwap.pooling.trained import layer_weights
 
         return np.concatenate(
             [

@@ -18,6 +18,7 @@ from typing import Any
 
 from lwap.encoding.sources import HUB_PATTERNS, file_sha256, remembered_sha256, resolve_encoder
 from lwap.errors import CheckpointError, LwapError
+from lwap.registry import STRATEGIES
 
 FORMAT = 2  # 1: a head alone
 MANIFEST = "lwap.json"
@@ -32,11 +33,12 @@ class Contents(StrEnum):
     ENCODER = "encoder"  # all of it
 
 
-# The strategy of each head, by the class that modules.json names.
-HEAD_STRATEGIES = {
-    "lwap.pooling.LayerwiseAttentionPooling": "lwap",
-    "lwap.pooling.ScalarMix": "scalar_mix",
-}
+# What modules.json calls our encoder: what is written, then what is read as well.
+ENCODER_TYPES = (
+    "lwap.encoding.LayerwiseTransformer",
+    "lwap.encoding.encoder.LayerwiseTransformer",
+    "lwap.encoder.LayerwiseTransformer",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class CheckpointInfo:
         encoder: Id of its encoder.
         num_states: S of the encoder.
         embedding_dimension: D.
-        pooling: Strategy of its pooling, e.g. "lwap".
+        pooling: Strategy of its pooling, e.g. "mean".
         options: The head's options, e.g. {"query": "all", "residual": "none", …}.
         training: Settings and data of the training.
         results: Measured scores.
@@ -150,7 +152,7 @@ def read_info(folder: Path, name: str | None = None) -> CheckpointInfo:
     if head is None:
         raise CheckpointError(f"'{folder}' has no pooling in its modules.json.")
     options = read_object(folder / head["path"] / "config.json")
-    pooling = HEAD_STRATEGIES.get(head["type"]) or _pooling_mode(options)
+    pooling = pooling_of_type(head["type"]) or _pooling_mode(options)
     encoder = manifest["encoder"]
     return CheckpointInfo(
         name=name or manifest["name"],
@@ -189,7 +191,17 @@ def _pooling_mode(options: Mapping[str, Any]) -> str:
 def _is_pooling(type_name: str) -> bool:
     package, _, class_name = type_name.rpartition(".")
     is_theirs = package.split(".")[0] == "sentence_transformers" and class_name == "Pooling"
-    return is_theirs or type_name in HEAD_STRATEGIES
+    return is_theirs or pooling_of_type(type_name) is not None
+
+
+def head_types() -> dict[str, str]:
+    """Return the strategy of every trained pooling, by what modules.json may call its class."""
+    return {name: entry.name for entry in STRATEGIES.values() for name in entry.type_names}
+
+
+def pooling_of_type(type_name: str) -> str | None:
+    """Return the strategy of a trained pooling, by what modules.json calls its class."""
+    return head_types().get(type_name)
 
 
 def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:

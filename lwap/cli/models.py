@@ -41,8 +41,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from lwap.checkpoints.load import verify
     from lwap.checkpoints.manifest import checkpoint_names
+    from lwap.checkpoints.verify import verify
     from lwap.errors import CheckpointError
 
     checked, errors = {}, []
@@ -118,8 +118,8 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from lwap.checkpoints.load import check_target
     from lwap.checkpoints.manifest import read_info, runs_folder
+    from lwap.checkpoints.save import check_target
     from lwap.datasets.readers import data_folder, read_pairs
     from lwap.encoding.sources import file_sha256
     from lwap.library.stored import MODEL, check_name

@@ -13,10 +13,13 @@ from typing import Any
 
 from lwap.cli.shared import print_json, rounded, show_progress, shown
 from lwap.errors import ConfigError, InputError, LwapError
+from lwap.pooling.declarations import DEFAULT_POOLING, poolings
+from lwap.registry import OBJECTIVES
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lwap.checkpoints.load import check_target, identify_encoder
+    from lwap.checkpoints.load import identify_encoder
+    from lwap.checkpoints.save import check_target
     from lwap.datasets.readers import data_folder, read_pairs, read_sentences, read_training
     from lwap.encoding.hardware import resolve_device
     from lwap.encoding.sources import file_sha256
@@ -92,15 +95,16 @@ def _train(options: argparse.Namespace) -> None:
 def _config(options: argparse.Namespace):
     """Return the settings: those of the preset, and what was said beside it."""
     from lwap.training import TrainConfig
+    from lwap.training.declarations import DEFAULT_OBJECTIVE, objective_of
     from lwap.training.presets import config_of
 
     names = TrainConfig.__dataclass_fields__
     said = {name: value for name, value in vars(options).items() if name in names}
     if options.sentences and not options.triplets:
-        said.setdefault("objective", "unsupervised")
+        said.setdefault("objective", objective_of(False))
     if not options.preset:
         return TrainConfig(**said)
-    return config_of(options.preset, said.pop("objective", "supervised"), **said)
+    return config_of(options.preset, said.pop("objective", DEFAULT_OBJECTIVE), **said)
 
 
 def _train_into(output: Path, options, config, data, dev, dev_name, encoder, about) -> None:
@@ -404,11 +408,9 @@ def _add_train(add: Callable[..., argparse.ArgumentParser]) -> None:
         "all-MiniLM-L6-v2)",
     )
     what.add_argument("--mode", help="head (default, encoder frozen), lora, or full")
-    what.add_argument(
-        "--objective",
-        help="supervised (default: pairs or triplets) or unsupervised (sentences, dropout)",
-    )
-    what.add_argument("--pooling", help="lwap (default), scalar_mix, cls (dense, tanh), mean")
+    said = "; ".join(f"{each.name}: {each.explanation}" for each in OBJECTIVES.values())
+    what.add_argument("--objective", help=said)
+    what.add_argument("--pooling", help=f"{', '.join(poolings())} (default {DEFAULT_POOLING})")
     what.add_argument("--query", help="all (default, released code) or last (paper)")
     what.add_argument("--scale", help="states (default) or sqrt_dim")
     what.add_argument("--residual", help="none (default, the paper) or last_mean")

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lwap.encoding.encoder import TOKENIZER_LOCK, LayerwiseTransformer
 from lwap.encoding.hardware import in_precision, resolve_precision
 from lwap.encoding.reductions import last_token, token_max
 from lwap.errors import ConfigError, InputError, ModelError, check_choice
 from lwap.names import state_names
-from lwap.pooling.head import LayerHead
 
 Progress = Callable[[int, int], None]
 
@@ -58,7 +57,7 @@ class LayerBank:
         is_truncated: Whether the encoder saw only the beginning, (N,).
         max_tokens: The encoder's limit of tokens a sentence.
         encoder: Name of the encoder.
-        heads: The model's trained poolings by strategy name, e.g. {"lwap": …}.
+        heads: The model's trained poolings over layers, by strategy.
     """
 
     texts: tuple[str, ...]
@@ -71,7 +70,7 @@ class LayerBank:
     is_truncated: np.ndarray
     max_tokens: int
     encoder: str
-    heads: dict[str, LayerHead] = field(default_factory=dict, repr=False)
+    heads: dict[str, nn.Module] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -320,11 +319,12 @@ def layerwise_transformer(model: SentenceTransformer) -> LayerwiseTransformer:
     return LayerwiseTransformer.from_transformer(first)
 
 
-def model_heads(model: SentenceTransformer) -> dict[str, LayerHead]:
-    """Return the trained poolings of a model by strategy name."""
+def model_heads(model: SentenceTransformer) -> dict[str, nn.Module]:
+    """Return the trained poolings over layers of a model, by the strategy that each one names."""
     if not isinstance(model, SentenceTransformer):
         return {}
-    return {module.strategy: module for module in model if isinstance(module, LayerHead)}
+    named = ((getattr(module, "strategy", None), module) for module in model)
+    return {name: module for name, module in named if isinstance(name, str)}
 
 
 def model_name(model: SentenceTransformer) -> str:

@@ -468,7 +468,7 @@ def _import(source: Path | bytes, name: str | None, title: str) -> StoredModel:
 
 
 def _take(files: Sequence[_File], name: str, title: str) -> StoredModel:
-    from lwap.checkpoints.load import verify
+    from lwap.checkpoints.verify import verify
 
     shelf = runs_folder()
     shelf.mkdir(parents=True, exist_ok=True)

@@ -1,135 +1,37 @@
-"""Pooling strategies: one sentence vector out of a bank's layer summaries, by name.
+"""Pooling strategies by name: one sentence vector out of a bank's layer summaries.
 
-Names are API (DESIGN: `cls`, `mean`, …, `layer_mean:K`, `lwap`, and any of them `+whiten`). Knows
-banks and heads, nothing of text or scores.
+What strategies there are is declared in `declarations`. Knows banks and heads, nothing of text or
+scores.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from lwap.encoding.bank import LayerBank, Summary, model_heads, model_name
+from lwap.encoding.bank import (
+    LayerBank,
+    Summary,
+    layerwise_transformer,
+    model_heads,
+    model_name,
+)
 from lwap.errors import StrategyError
+from lwap.pooling.declarations import Strategy
 from lwap.pooling.head import LayerHead
-from lwap.pooling.layer_attention import LayerwiseAttentionPooling
-from lwap.pooling.scalar_mix import ScalarMix
+from lwap.pooling.trained import check_summaries, run_head
 from lwap.pooling.whitening import Whitening
+from lwap.registry import STRATEGIES
 
 WHITEN = "+whiten"
-HEAD_ROWS = 4096  # sentences a chunk when a head runs over a bank; bounds memory
 
 
-@dataclass(frozen=True)
-class StrategyInfo:
-    """What a strategy is.
-
-    Attributes:
-        name: The name to pass to `embed` and `compare`.
-        formula: How the sentence vector is made; h_l,t is token t of state l, of L layers.
-        needs_training: Whether it exists only where a checkpoint brings its weights.
-        summaries: What of a bank it reads.
-        reference: Who uses it.
-    """
-
-    name: str
-    formula: str
-    needs_training: bool
-    summaries: tuple[Summary, ...]
-    reference: str
-
-
-def _info(name: str, formula: str, reads: tuple[Summary, ...], reference: str, trained=False):
-    return StrategyInfo(name, formula, trained, reads, reference)
-
-
-_FIXED: dict[str, tuple[StrategyInfo, Callable[[LayerBank], np.ndarray]]] = {
-    info.name: (info, pool)
-    for info, pool in [
-        (
-            _info("cls", "first token of state L", (Summary.CLS,), "BERT, SimCSE"),
-            lambda bank: bank.cls[:, -1],
-        ),
-        (
-            _info("mean", "mean over tokens of state L", (Summary.MEAN,), "Sentence-BERT"),
-            lambda bank: bank.mean[:, -1],
-        ),
-        (
-            _info("max", "maximum over tokens of state L", (Summary.MAX,), "Sentence-BERT"),
-            lambda bank: bank.max,
-        ),
-        (
-            _info("last_token", "last token of state L", (Summary.LAST_TOKEN,), "decoders"),
-            lambda bank: bank.last_token,
-        ),
-        (
-            _info(
-                "first_last_mean",
-                "average of the token means of states 1 and L",
-                (Summary.MEAN,),
-                "BERT-whitening, SimCSE",
-            ),
-            lambda bank: (bank.mean[:, 1] + bank.mean[:, -1]) / 2,
-        ),
-        (
-            _info(
-                "embed_last_mean",
-                "average of the token means of states 0 and L",
-                (Summary.MEAN,),
-                "Oh et al. 2022, released code",
-            ),
-            lambda bank: (bank.mean[:, 0] + bank.mean[:, -1]) / 2,
-        ),
-        (
-            _info(
-                "last_two_mean",
-                "average of the token means of states L-1 and L",
-                (Summary.MEAN,),
-                "BERT-flow",
-            ),
-            lambda bank: (bank.mean[:, -2] + bank.mean[:, -1]) / 2,
-        ),
-        (
-            _info(
-                "all_mean",
-                "average of the token means of all states",
-                (Summary.MEAN,),
-                "WhiteningBERT",
-            ),
-            lambda bank: bank.mean.mean(axis=1),
-        ),
-    ]
-}
-_LAYER = {
-    "layer_mean": (Summary.MEAN, "mean over tokens of state {}"),
-    "layer_cls": (Summary.CLS, "first token of state {}"),
-}
-_TRAINED = {
-    "scalar_mix": _info(
-        "scalar_mix",
-        "learned weights over the token means of all states, the same for every sentence",
-        (Summary.CLS, Summary.MEAN),
-        "ELMo, COMET",
-        trained=True,
-    ),
-    "lwap": _info(
-        "lwap",
-        "layer-wise attention pooling: weights over all states, made for each sentence",
-        (Summary.CLS, Summary.MEAN),
-        "Oh et al. 2022",
-        trained=True,
-    ),
-}
-_HEAD_CLASSES = {head.strategy: head for head in (LayerwiseAttentionPooling, ScalarMix)}
-
-
-def strategies(model=None) -> dict[str, StrategyInfo]:
+def strategies(model=None) -> dict[str, Strategy]:
     """Return the pooling strategies by name, in the order that they are shown in.
 
     Args:
@@ -142,21 +44,20 @@ def strategies(model=None) -> dict[str, StrategyInfo]:
     >>> list(strategies())[:3]
     ['cls', 'mean', 'max']
     """
-    found = {name: info for name, (info, _) in _FIXED.items()}
-    if model is None:
-        found |= {f"{kind}:K": _layer_info(kind, "K") for kind in _LAYER} | _TRAINED
-        return found
-    from lwap.encoding.bank import layerwise_transformer
-
-    states = range(layerwise_transformer(model).num_states)
-    found |= {f"{kind}:{state}": _layer_info(kind, state) for kind in _LAYER for state in states}
-    heads = model_heads(model)
-    return found | {name: info for name, info in _TRAINED.items() if name in heads}
+    states = ["K"] if model is None else range(layerwise_transformer(model).num_states)
+    heads = STRATEGIES if model is None else model_heads(model)
+    found = {}
+    for entry in STRATEGIES.values():
+        if entry.is_per_state:
+            found |= {f"{entry.name}:{state}": _of_state(entry, state) for state in states}
+        elif not entry.needs_training or entry.name in heads:
+            found[entry.name] = entry
+    return found
 
 
 def default_strategies(model) -> list[str]:
     """Return the strategies that are compared when nobody says which: all but single layers."""
-    return [name for name in strategies(model) if not name.startswith(tuple(_LAYER))]
+    return [name for name, entry in strategies(model).items() if not entry.is_per_state]
 
 
 def own_strategy(model) -> str | None:
@@ -172,7 +73,7 @@ def own_strategy(model) -> str | None:
         mode = getattr(module, "pooling_mode", None)
         if mode is not None:
             name = {"lasttoken": "last_token"}.get(mode, mode) if isinstance(mode, str) else ""
-            return name if name in _FIXED else None
+            return name if is_untrained(name) else None
     return None
 
 
@@ -192,7 +93,7 @@ def readable_strategy(model: SentenceTransformer) -> str:
     return strategy
 
 
-def describe(name: str) -> StrategyInfo:
+def describe(name: str) -> Strategy:
     """Return what a strategy is, "+whiten" included.
 
     Raises:
@@ -200,21 +101,18 @@ def describe(name: str) -> StrategyInfo:
     """
     base, whitened = split_whitening(name)
     kind, colon, state = base.partition(":")
-    if base in _FIXED:
-        info = _FIXED[base][0]
-    elif base in _TRAINED:
-        info = _TRAINED[base]
-    elif colon and kind in _LAYER and state.isdecimal():
-        info = _layer_info(kind, int(state))
-    else:
+    entry = STRATEGIES.get(kind)
+    if entry is not None and entry.is_per_state and state.isdecimal():
+        entry = _of_state(entry, int(state))
+    elif entry is None or colon or entry.is_per_state:
         raise StrategyError(
             f"There is no pooling strategy {name!r}. There are {', '.join(strategies())}, where K "
             "is a state (0 = embeddings); each can end in '+whiten'."
         )
     if not whitened:
-        return info
-    formula = f"{info.formula}; then whitened"
-    return StrategyInfo(name, formula, info.needs_training, info.summaries, "BERT-whitening")
+        return entry
+    formula = f"{entry.formula}; then whitened"
+    return replace(entry, name=name, formula=formula, reference="BERT-whitening")
 
 
 def needed_summaries(names) -> tuple[Summary, ...]:
@@ -250,13 +148,11 @@ def embed(
     info = describe(strategy)
     base, whitened = split_whitening(strategy)
     _check_bank(bank, info, base)
-    if base in _FIXED:
-        vectors = _FIXED[base][1](bank)
-    elif base in _TRAINED:
+    if info.needs_training:
         vectors = run_head(bank, bank.heads[base])
     else:
-        kind, _, state = base.partition(":")
-        vectors = (bank.mean if kind == "layer_mean" else bank.cls)[:, int(state)]
+        state = base.partition(":")[2]
+        vectors = info.pool(bank, int(state)) if state else info.pool(bank)
     if whitened:
         if isinstance(whitening, Mapping):
             whitening = whitening.get(base)
@@ -298,63 +194,20 @@ def fit_whitening(bank: LayerBank, strategy: str, *, corpus: str) -> Whitening:
     return Whitening.fit(embed(bank, strategy), corpus=corpus)
 
 
-def run_head(bank: LayerBank, head: LayerHead) -> np.ndarray:
-    """Return a trained head's embeddings of a bank, (N, D) float32, as in eval mode."""
-    weight = next(head.parameters())
-    out = np.empty((len(bank), head.embedding_dimension), dtype=np.float32)
-    with in_eval(head):
-        for query, means, rows in head_chunks(bank, weight):
-            features = head({"layer_cls": query, "layer_means": means})
-            out[rows] = features["sentence_embedding"].float().cpu().numpy()
-    return out
+def is_untrained(name: str) -> bool:
+    """Say whether a name is a strategy that any model gives, single states not counted."""
+    entry = STRATEGIES.get(name)
+    return entry is not None and not entry.needs_training and not entry.is_per_state
 
 
-@contextlib.contextmanager
-def in_eval(module: torch.nn.Module) -> Iterator[None]:
-    """Put a module into eval mode without gradients, and back into its own mode afterwards."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(was_training)
+def _of_state(entry: Strategy, state: int | str) -> Strategy:
+    name, formula = f"{entry.name}:{state}", entry.formula.format(state)
+    return replace(entry, name=name, formula=formula)
 
 
-def head_chunks(bank: LayerBank, like: torch.Tensor):
-    """Yield (query vectors, means, rows) of a bank in chunks, (n, S, D) tensors like `like`."""
-    for start in range(0, len(bank), HEAD_ROWS):
-        rows = slice(start, start + HEAD_ROWS)
-        query, means = (
-            # np.array copies: a memory-mapped bank is read-only, which torch warns about.
-            torch.from_numpy(np.array(array[rows])).to(like.device, like.dtype)
-            for array in (bank.query, bank.mean)
-        )
-        yield query, means, rows
-
-
-def check_summaries(bank: LayerBank, summaries: Iterable[Summary], reader: str) -> None:
-    """Refuse a bank that does not hold what `reader`, a strategy or a function, reads.
-
-    Raises:
-        StrategyError: With the first summary that is missing.
-    """
-    for summary in summaries:
-        if getattr(bank, summary) is None:
-            raise StrategyError(
-                f"'{reader}' needs the summary '{summary}', which this bank does not hold. Make "
-                f"it with encode_layers(model, texts, summaries=[…, '{summary}'])."
-            )
-
-
-def _layer_info(kind: str, state: int | str) -> StrategyInfo:
-    summary, formula = _LAYER[kind]
-    return _info(f"{kind}:{state}", formula.format(state), (summary,), "layer probing")
-
-
-def _check_bank(bank: LayerBank, info: StrategyInfo, base: str) -> None:
+def _check_bank(bank: LayerBank, info: Strategy, base: str) -> None:
     check_summaries(bank, info.summaries, info.name)
-    if base in _TRAINED and base not in bank.heads:
+    if info.needs_training and base not in bank.heads:
         raise StrategyError(
             f"'{base}' needs trained weights, and '{bank.encoder}' has none. Load a checkpoint "
             "that has them (python -m lwap models list), or train one (python -m lwap train)."

@@ -10,6 +10,7 @@ from typing import Any
 from lwap import __version__
 from lwap.checkpoints.manifest import CheckpointInfo
 from lwap.names import state_names
+from lwap.registry import OBJECTIVES, STRATEGIES
 from lwap.training.run import TrainResult
 
 BAR_WIDTH = 40
@@ -118,7 +119,7 @@ def write_merge_card(
         encoder: Id of the encoder that all runs started from.
         parts: The runs.
         is_average: Whether all weights are one over their number.
-        pooling: Their pooling, "lwap" for example.
+        pooling: Their pooling.
         options: Of the pooling.
         training: For the manifest: what the runs have in common, `rank` and `held`.
         contains: "head", "adapter" or "encoder".
@@ -262,38 +263,23 @@ def _how(config, tuned_by: str) -> str:
         f"pooling were trained{f', on the encoder of {tuned_by},' if tuned_by else ''}",
         "full": f"{whose} and pooling were trained",
     }[config.mode]
-    if config.objective == "unsupervised":
-        return f"{what} with the unsupervised contrastive objective (two dropout masks, InfoNCE),"
-    return (
-        f"{what} with the supervised contrastive objective (InfoNCE over in-batch positives and "
-        "all hard negatives),"
-    )
+    return f"{what} {OBJECTIVES[config.objective].card},"
 
 
 def _what(pooling: str, encoder: str, options: Mapping[str, Any], tuned_by: str = "") -> str:
-    if pooling == "mean":
-        kind = "Mean pooling"
-    elif pooling == "cls":
-        kind = "The first token's vector through a dense layer and tanh (SimCSE's)"
-    elif pooling == "scalar_mix":
-        kind = "A scalar mix (one learned weight a layer, ELMo's)"
-    elif options["residual"] == "last_mean":
-        kind = (
-            "Layer-wise attention pooling (Oh et al., COLING 2022) plus the last layer's mean "
-            "vector at a learned scale"
-        )
-    else:
-        kind = (
-            "Layer-wise attention pooling (Oh et al., COLING 2022) as in the authors' released code"
-        )
-    said = ""
-    if pooling == "lwap":
-        said = (
-            f" Options: query `{options['query']}`, scale `{options['scale']}`, residual "
-            f"`{options['residual']}`, layer norm {'on' if options['layer_norm'] else 'off'}."
-        )
+    entry = STRATEGIES[pooling]
+    settings = [
+        f"{name.replace('_', ' ')} {_setting(options[name])}" for name in entry.training.options
+    ]
+    said = f" Options: {', '.join(settings)}." if settings else ""
     changed = f" as `{tuned_by}` changed it" if tuned_by else ""
-    return f"{kind}, on top of `{encoder}`{changed}.{said}"
+    return f"{entry.describe(options)}, on top of `{encoder}`{changed}.{said}"
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{value}`"
 
 
 def _results(results: dict, unit: str, dev_sha256: str, tuned_by: str = "") -> list[str]:

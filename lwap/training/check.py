@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lwap.encoding.bank import default_prompt, layerwise_transformer
 from lwap.encoding.encoder import TOKENIZER_LOCK
 from lwap.errors import ConfigError, InputError, LwapError
-from lwap.training.config import Mode, Objective, TrainConfig
+from lwap.training.config import Mode, TrainConfig
 from lwap.training.dev_evaluation import check_dev
 from lwap.training.examples import Dropped, Examples, plain
 from lwap.training.frozen import VIEWS
@@ -172,7 +172,7 @@ def check_data(
         problems.append(str(error))
     kept, held_out = len(examples), None
     problems += _dev_problems(config, dev_pairs)
-    if dev_pairs is None and kept and config.objective == Objective.SUPERVISED:
+    if dev_pairs is None and kept and config.has_positives:
         examples, held_out = examples.hold_out(config.seed)
     if kept:
         try:
@@ -382,7 +382,7 @@ def _warnings(
         advice = (
             f"The most repeated anchor stands in {false_negatives.most_repeated} rows: keep fewer "
             "rows of each anchor, or use a smaller batch."
-            if config.objective == Objective.SUPERVISED
+            if config.has_positives
             else "Bring more sentences, or use a smaller batch."
         )
         found.append(

@@ -9,14 +9,9 @@ from typing import Any
 from lwap.encoding.hardware import Precision
 from lwap.encoding.sources import BUNDLED_ID
 from lwap.errors import ConfigError, check_choice
-from lwap.pooling.layer_attention import Query, Residual, Scale
-
-
-class Objective(StrEnum):
-    """What pulls sentences together."""
-
-    SUPERVISED = "supervised"  # a sentence and one that means the same; hard negatives if there are
-    UNSUPERVISED = "unsupervised"  # a sentence and itself under another dropout mask
+from lwap.pooling.declarations import DEFAULT_POOLING, Query, Residual, Scale, poolings
+from lwap.registry import OBJECTIVES, STRATEGIES
+from lwap.training.declarations import DEFAULT_OBJECTIVE
 
 
 class Mode(StrEnum):
@@ -26,9 +21,6 @@ class Mode(StrEnum):
     LORA = "lora"  # low-rank adapters of the encoder, and the pooling
     FULL = "full"  # everything
 
-
-HEAD_POOLINGS = ("lwap", "scalar_mix")  # those that have weights over layers
-POOLINGS = (*HEAD_POOLINGS, "cls", "mean")
 
 # What None stands for, by mode.
 LEARNING_RATE = {Mode.HEAD: 1e-3, Mode.LORA: 1e-4, Mode.FULL: 2e-5}
@@ -77,9 +69,9 @@ class TrainConfig:
     """
 
     encoder: str = BUNDLED_ID
-    objective: str = Objective.SUPERVISED
+    objective: str = DEFAULT_OBJECTIVE
     mode: str = Mode.HEAD
-    pooling: str = "lwap"
+    pooling: str = DEFAULT_POOLING
     query: str = Query.ALL
     scale: str = Scale.STATES
     residual: str = Residual.NONE
@@ -108,7 +100,6 @@ class TrainConfig:
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), _KINDS[field.name])
         for name, choices in (
-            ("objective", Objective),
             ("mode", Mode),
             ("query", Query),
             ("scale", Scale),
@@ -116,10 +107,11 @@ class TrainConfig:
             ("precision", Precision),
         ):
             check_choice(name, getattr(self, name), choices)
-        if self.pooling not in POOLINGS:
-            raise ConfigError(
-                f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}."
-            )
+        for name, declared in (("objective", OBJECTIVES), ("pooling", poolings())):
+            if getattr(self, name) not in declared:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(declared)}."
+                )
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -134,7 +126,12 @@ class TrainConfig:
     @property
     def has_own_head_rate(self) -> bool:
         """Whether the pooling has weights beside an encoder that is trained."""
-        return self.mode != Mode.HEAD and self.pooling != "mean"
+        return self.mode != Mode.HEAD and STRATEGIES[self.pooling].training.has_weights
+
+    @property
+    def has_positives(self) -> bool:
+        """Whether rows bring their positives; else each sentence is its own, seen twice."""
+        return OBJECTIVES[self.objective].has_positives
 
     def _refuse_without_effect(self) -> None:
         """Refuse what nothing would read.
@@ -142,16 +139,21 @@ class TrainConfig:
         Raises:
             ConfigError: With the settings and what they belong to.
         """
-        if self.mode == Mode.HEAD and self.pooling == "mean":
+        has_weights = STRATEGIES[self.pooling].training.has_weights
+        objective = OBJECTIVES[self.objective]
+        if self.mode == Mode.HEAD and not has_weights:
             raise ConfigError(
-                "mode 'head' trains the pooling alone, and pooling 'mean' has no weights. Choose "
-                "mode 'lora' or 'full', or another pooling."
+                f"mode 'head' trains the pooling alone, and pooling '{self.pooling}' has no "
+                "weights. Choose mode 'lora' or 'full', or another pooling."
             )
         groups = [
-            (
-                self.pooling != "lwap",
-                ("query", "scale", "residual", "layer_norm"),
-                f"these are options of pooling 'lwap', and pooling is '{self.pooling}'",
+            *(
+                (
+                    self.pooling != name,
+                    entry.training.options,
+                    f"these are options of pooling '{name}', and pooling is '{self.pooling}'",
+                )
+                for name, entry in poolings().items()
             ),
             (
                 self.mode == Mode.HEAD,
@@ -164,20 +166,16 @@ class TrainConfig:
                 f"these belong to mode 'lora', and mode is '{self.mode}'",
             ),
             (
-                self.mode != Mode.HEAD and self.pooling == "mean",
+                self.mode != Mode.HEAD and not has_weights,
                 ("head_learning_rate",),
-                "pooling 'mean' has no weights of its own",
+                f"pooling '{self.pooling}' has no weights of its own",
             ),
             (
-                self.mode == Mode.HEAD and self.objective == Objective.SUPERVISED,
+                self.mode == Mode.HEAD and objective.has_positives,
                 ("dropout", "max_tokens"),
                 "a frozen encoder reads each sentence once, as it is",
             ),
-            (
-                self.objective == Objective.UNSUPERVISED,
-                ("hard_negative_weight",),
-                "the unsupervised objective has no hard negatives",
-            ),
+            (True, objective.unused, objective.unused_because),
         ]
         defaults = {field.name: field.default for field in fields(self)}
         for applies, names, why in groups:

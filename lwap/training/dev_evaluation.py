@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 
-from lwap.analysis.explanation import layer_weights
 from lwap.encoding.bank import (
     LayerBank,
     Progress,
@@ -31,8 +30,10 @@ from lwap.evaluation.sts import (
 )
 from lwap.pooling.head import LayerHead
 from lwap.pooling.strategies import embed, own_vectors
+from lwap.pooling.trained import layer_weights
+from lwap.registry import STRATEGIES
 from lwap.scores import cosine
-from lwap.training.config import HEAD_POOLINGS, Objective, TrainConfig
+from lwap.training.config import TrainConfig
 from lwap.training.examples import Examples
 
 START = "start"  # the score of the checkpoint that a run started from
@@ -140,7 +141,7 @@ class DevSet:
         vectors = own_vectors(bank, model)
         found: dict[str, Any] = {"dev_set": name}
         # "mean" and "cls" are the untouched encoder's.
-        own = pooling if pooling in HEAD_POOLINGS else TRAINED
+        own = pooling if STRATEGIES[pooling].needs_training else TRAINED
         if self.held_out is not None:
             found |= {"dev_accuracy": self.score(vectors), "dev_triplets": len(self.held_out)}
         else:
@@ -194,10 +195,10 @@ def check_dev(config: TrainConfig, pairs: pd.DataFrame | None) -> None:
         InputError: If a column is missing, a sentence is none, or the scores cannot be ranked.
     """
     if pairs is None:
-        if config.objective == Objective.UNSUPERVISED:
+        if not config.has_positives:
             raise ConfigError(
-                "The unsupervised objective has no positives to hold out; the best step is chosen "
-                "on scored pairs. Give dev pairs (sentence1, sentence2, score)."
+                f"The {config.objective} objective has no positives to hold out; the best step "
+                "is chosen on scored pairs. Give dev pairs (sentence1, sentence2, score)."
             )
         return
     missing = [name for name in ("sentence1", "sentence2", "score") if name not in pairs]

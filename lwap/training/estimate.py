@@ -26,7 +26,7 @@ from lwap.encoding.bank import encode_layers, layerwise_transformer
 from lwap.encoding.hardware import Precision, resolve_precision
 from lwap.training.batches import GROUP_TOKENS, embed_columns
 from lwap.training.check import DataCheck, count_tokens, sample, token_limit
-from lwap.training.config import Mode, Objective, TrainConfig
+from lwap.training.config import Mode, TrainConfig
 from lwap.training.examples import Examples, plain
 from lwap.training.frozen import VIEWS, BankEncoder
 from lwap.training.loop import dataset_rows, planned_steps, world_size
@@ -177,7 +177,7 @@ class _Probe:
         self.device = self.transformer.device
         self.budget = GROUP_TOKENS.get(self.device.type, GROUP_TOKENS["cuda"])
         columns = examples.columns
-        if config.objective == Objective.UNSUPERVISED:
+        if not config.has_positives:
             columns = columns * 2
         self.rows = self._draw(columns)
         drawn = list(dict.fromkeys(text for batch in self.rows for row in batch for text in row))
@@ -209,7 +209,7 @@ class _Probe:
                 for start in range(0, len(column), mini_batch)
             ]
         texts = [text for row in batch for text in row]
-        if self.config.objective == Objective.SUPERVISED:
+        if self.config.has_positives:
             texts = list({plain(text): text for text in texts}.values())
         groups: list[tuple[int, int]] = []
         for tokens in sorted((self.tokens[text] for text in texts), reverse=True):
@@ -312,9 +312,8 @@ def _memory(
         isinstance(module, nn.Dropout) and module.p > 0 for module in probe.model.modules()
     )
     if config.mode == Mode.HEAD:
-        is_unsupervised = config.objective == Objective.UNSUPERVISED
-        host["summaries"] += len(texts) * summary * (VIEWS if is_unsupervised else 1)
-        rows = config.batch_size * (2 if is_unsupervised else len(examples.columns))
+        host["summaries"] += len(texts) * summary * (1 if config.has_positives else VIEWS)
+        rows = config.batch_size * (len(examples.columns) if config.has_positives else 2)
         # Keys, queries, values, before and after their activation, and the inputs.
         trained["activations"] = rows * size.states * size.dimension * 8 * FLOAT
     else:
@@ -442,8 +441,7 @@ def _seconds(
     looking = looks * LOOK_SECONDS + PAIR_SECONDS * len(dev_texts) / 2
     if config.mode == Mode.HEAD:
         tokens = len(examples.texts) * probe.mean_tokens
-        is_unsupervised = config.objective == Objective.UNSUPERVISED
-        encoding += tokens * usual * (VIEWS if is_unsupervised else 1)
+        encoding += tokens * usual * (1 if config.has_positives else VIEWS)
         step = _seconds_of_a_head(config, examples, probe)
     else:
         looking += dev_tokens * (looks * usual + precise)
@@ -507,8 +505,7 @@ def _seconds_of_a_batch(probe: _Probe) -> float:
                 }
                 for column in zip(*some, strict=True)
             ]
-            share = config.objective == Objective.SUPERVISED
-            embeddings = embed_columns(model, features, share=share)
+            embeddings = embed_columns(model, features, share=config.has_positives)
             info_nce(embeddings, temperature=config.temperature).backward()
         model.zero_grad()
 

@@ -10,7 +10,9 @@ import pandas as pd
 
 from lwap.encoding.bank import is_unicode
 from lwap.errors import ConfigError, InputError
-from lwap.training.config import Objective, TrainConfig
+from lwap.registry import OBJECTIVES
+from lwap.training.config import TrainConfig
+from lwap.training.declarations import objective_of
 
 COLUMNS = ("sent0", "sent1", "hard_neg")
 DEV_SHARE = 0.1  # of the rows, held out when there are no scored pairs to select on
@@ -97,7 +99,7 @@ class Examples:
         Raises:
             InputError: If a column is missing or of no use.
         """
-        if objective == Objective.UNSUPERVISED:
+        if not OBJECTIVES[objective].has_positives:
             return _keep(("sent0",), _sentences(data))
         names = _columns(data)
         rows = zip(*(data[name] for name in names), strict=True)
@@ -149,8 +151,8 @@ def plain(text: str) -> str:
 def _columns(data: pd.DataFrame | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(data, pd.DataFrame):
         raise InputError(
-            "The supervised objective needs pairs or triplets (sent0, sent1[, hard_neg]), "
-            "not sentences. Choose objective 'unsupervised'."
+            "This objective needs pairs or triplets (sent0, sent1[, hard_neg]), not sentences. "
+            f"Choose objective '{objective_of(False)}'."
         )
     names = tuple(name for name in COLUMNS if name in data)
     missing = [name for name in COLUMNS[:2] if name not in data]

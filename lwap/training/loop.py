@@ -41,12 +41,12 @@ from transformers.trainer_callback import PrinterCallback
 from lwap.encoding.bank import layerwise_transformer
 from lwap.encoding.hardware import Precision, resolve_precision
 from lwap.errors import CheckpointError, ConfigError, LwapError
-from lwap.training.config import Mode, Objective, TrainConfig
+from lwap.registry import OBJECTIVES, resolve
+from lwap.training.config import Mode, TrainConfig
 from lwap.training.dev_evaluation import DevSet
 from lwap.training.examples import Examples
 from lwap.training.frozen import VIEWS, view
 from lwap.training.model import reading_at_most
-from lwap.training.objectives import CachedContrastiveLoss, ContrastiveLoss
 from lwap.training.run_checkpoints import CHECKPOINT, checkpoints, last_checkpoint, remove
 
 SAVE_SECONDS = 30.0  # between two checkpoints, which are written at looks
@@ -178,7 +178,7 @@ def planned_steps(config: TrainConfig, rows: int, processes: int = 1) -> int:
 
 def dataset_rows(config: TrainConfig, rows: int) -> int:
     """Return the rows of the trainer's dataset: a frozen encoder gives several pairs of views."""
-    has_views = config.mode == Mode.HEAD and config.objective == Objective.UNSUPERVISED
+    has_views = config.mode == Mode.HEAD and not config.has_positives
     return rows * VIEWS // 2 if has_views else rows
 
 
@@ -198,27 +198,12 @@ def _is_gloo(device: torch.device) -> bool:
 
 def _loss(config: TrainConfig, seen: SentenceTransformer) -> nn.Module:
     """Return the objective; under torchrun the candidates of all processes are negatives."""
-    gather = world_size() > 1
-    if config.mini_batch:
-        return CachedContrastiveLoss(
-            seen,
-            config.temperature,
-            config.hard_negative_weight,
-            mini_batch=config.mini_batch,
-            gather=gather,
-        )
-    return ContrastiveLoss(
-        seen,
-        config.temperature,
-        config.hard_negative_weight,
-        share=config.objective != Objective.UNSUPERVISED,
-        gather=gather,
-    )
+    return resolve(OBJECTIVES[config.objective].loss)(seen, config, world_size() > 1)
 
 
 def _dataset(config: TrainConfig, examples: Examples) -> Dataset:
     """Return the columns that the loss takes."""
-    if config.objective == Objective.SUPERVISED:
+    if config.has_positives:
         names = ("anchor", "positive", "negative")
         return Dataset.from_dict(dict(zip(names, examples.columns, strict=False)))
     (texts,) = examples.columns

@@ -20,7 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import (
     CheckpointInfo,
     Contents,
@@ -28,6 +28,7 @@ from lwap.checkpoints.manifest import (
     find_checkpoint,
     read_info,
 )
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.adapters import add_nearest_adapter
 from lwap.encoding.bank import Progress, layerwise_transformer
 from lwap.errors import CheckpointError, ConfigError, InputError, ModelError

@@ -59,6 +59,14 @@ def info_nce(
     return nn.functional.cross_entropy(logits, own)
 
 
+def contrastive(model: nn.Module, settings, gather: bool) -> nn.Module:
+    """Return the contrastive loss of a model by the settings of its run."""
+    weights = (settings.temperature, settings.hard_negative_weight)
+    if settings.mini_batch:
+        return CachedContrastiveLoss(model, *weights, mini_batch=settings.mini_batch, gather=gather)
+    return ContrastiveLoss(model, *weights, share=settings.has_positives, gather=gather)
+
+
 class ContrastiveLoss(MultipleNegativesRankingLoss):
     """InfoNCE over in-batch positives and all hard negatives, with SimCSE's hard-negative weight.
 

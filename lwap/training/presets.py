@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lwap.errors import ConfigError
-from lwap.training.config import Mode, Objective, TrainConfig
+from lwap.pooling.declarations import DEFAULT_POOLING
+from lwap.registry import OBJECTIVES
+from lwap.training.config import Mode, TrainConfig
+from lwap.training.declarations import DEFAULT_OBJECTIVE
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,16 @@ class Preset:
         title: For a person.
         description: One line: what it trains, and where it ends.
         settings: Fields of `TrainConfig`, whatever the objective.
-        supervised, unsupervised: Fields that an objective sets beside them.
+        with_positives, without_positives: Fields that go beside them with an objective whose rows
+            bring their positives, or do not.
     """
 
     name: str
     title: str
     description: str
     settings: Mapping[str, Any]
-    supervised: Mapping[str, Any] = field(default_factory=dict)
-    unsupervised: Mapping[str, Any] = field(default_factory=dict)
+    with_positives: Mapping[str, Any] = field(default_factory=dict)
+    without_positives: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ALL = (
@@ -36,16 +40,21 @@ _ALL = (
         title="A minute",
         description="The pooling alone, beside the encoder's own mean: a frozen encoder, a few "
         "thousand rows.",
-        settings={"mode": Mode.HEAD, "pooling": "lwap", "residual": "last_mean"},
-        unsupervised={"temperature": 0.1},
+        settings={"mode": Mode.HEAD, "pooling": DEFAULT_POOLING, "residual": "last_mean"},
+        without_positives={"temperature": 0.1},
     ),
     Preset(
         name="ten-minutes",
         title="Ten minutes",
         description="Low-rank adapters in the bundled encoder and the pooling beside its mean: it "
         "can learn what a frozen encoder does not say.",
-        settings={"mode": Mode.LORA, "pooling": "lwap", "residual": "last_mean", "max_tokens": 64},
-        unsupervised={"temperature": 0.1},
+        settings={
+            "mode": Mode.LORA,
+            "pooling": DEFAULT_POOLING,
+            "residual": "last_mean",
+            "max_tokens": 64,
+        },
+        without_positives={"temperature": 0.1},
     ),
     Preset(
         name="paper",
@@ -55,20 +64,20 @@ _ALL = (
         settings={
             "encoder": "bert-base-uncased",
             "mode": Mode.FULL,
-            "pooling": "lwap",
+            "pooling": DEFAULT_POOLING,
             "batch_size": 64,
             "temperature": 0.05,
             "warmup": 0.0,
             "eval_steps": 125,
         },
         # One rate for the encoder and its pooling.
-        supervised={
+        with_positives={
             "epochs": 3,
             "learning_rate": 2e-5,
             "head_learning_rate": 2e-5,
             "max_tokens": 64,
         },
-        unsupervised={
+        without_positives={
             "epochs": 1,
             "learning_rate": 3e-5,
             "head_learning_rate": 3e-5,
@@ -79,7 +88,7 @@ _ALL = (
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
-def config_of(preset: str, objective: str = Objective.SUPERVISED, **changes: Any) -> TrainConfig:
+def config_of(preset: str, objective: str = DEFAULT_OBJECTIVE, **changes: Any) -> TrainConfig:
     """Return the settings of a preset for an objective, some of them changed.
 
     The paper's setting is supervised as Oh et al. 2022 have it, on NLI triplets; unsupervised it
@@ -87,7 +96,7 @@ def config_of(preset: str, objective: str = Objective.SUPERVISED, **changes: Any
 
     Args:
         preset: "minute", "ten-minutes" or "paper".
-        objective: "supervised" or "unsupervised".
+        objective: Of `lwap.registry.OBJECTIVES`.
         changes: Fields of `TrainConfig` in place of the preset's.
 
     Raises:
@@ -106,5 +115,8 @@ def config_of(preset: str, objective: str = Objective.SUPERVISED, **changes: Any
             f"There is no setting {unknown[0]!r}. There are: "
             f"{', '.join(TrainConfig.__dataclass_fields__)}."
         )
-    own = chosen.supervised if objective == Objective.SUPERVISED else chosen.unsupervised
+    if objective not in OBJECTIVES:
+        return TrainConfig(objective=objective)  # which says what there is
+    has_positives = OBJECTIVES[objective].has_positives
+    own = chosen.with_positives if has_positives else chosen.without_positives
     return TrainConfig(**{**chosen.settings, **own, "objective": objective, **changes})

@@ -78,8 +78,8 @@ def train(
     Args:
         config: The settings.
         data: Supervised: columns sent0, sent1 (positive) and perhaps hard_neg, from
-            `lwap.datasets.readers.read_triplets`. Unsupervised: sentences. Rows that cannot be used are left
-            out, see `lwap.training.examples`.
+            `lwap.datasets.readers.read_triplets`. Unsupervised: sentences. Rows that cannot be
+            used are left out, see `lwap.training.examples`.
         dev_pairs: Columns sentence1, sentence2, score: the best step is chosen by Spearman on
             them. Without it a tenth of the rows is held out, and the step chosen by how often
             the positive comes first among all candidates; needs the supervised objective.

@@ -9,8 +9,9 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lwap.checkpoints.load import load, save_checkpoint
+from lwap.checkpoints.load import load
 from lwap.checkpoints.manifest import CARD, CheckpointInfo, Contents, starting_checkpoint
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.adapters import ADAPTER, adapter_rank, add_nearest_adapter, merge_adapters
 from lwap.encoding.bank import layerwise_transformer
 from lwap.training.card import card_command, write_card

@@ -290,8 +290,10 @@ def _load(name: str, changed: int) -> _Loaded:
     from lwap.checkpoints.load import load
     from lwap.checkpoints.manifest import find_checkpoint, read_info
     from lwap.encoding.bank import layerwise_transformer, model_heads
+    from lwap.pooling.declarations import needs_training
     from lwap.pooling.strategies import default_strategies, own_strategy
     from lwap.pooling.strategies import strategies as all_strategies
+    from lwap.registry import STRATEGIES
 
     model = load(name)
     _spare_the_collector()
@@ -310,9 +312,8 @@ def _load(name: str, changed: int) -> _Loaded:
                 f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}] on "
                 f"{info.results['dev_set']}"
             )
-        options = info.options
-        if info.pooling == "lwap":
-            pooling = f"lwap, query {options['query']}, residual {options['residual']}"
+        if needs_training(info.pooling):
+            pooling = STRATEGIES[info.pooling].in_words(info.options)
     return _Loaded(
         model=model,
         fingerprint=live_fingerprint(model),

@@ -20,6 +20,7 @@ from lwap.evaluation.benchmark import AVERAGE, Task, standard_tasks
 from lwap.evaluation.bootstrap import percentile_interval
 from lwap.evaluation.slices import MIN_PAIRS, slice_pairs
 from lwap.evaluation.sts import COSINE_DECIMALS, Aggregation, correlations
+from lwap.pooling.declarations import needs_training
 from lwap.reports.report import html_report, latex_table, layer_names
 from lwap.ui import cache, evaluations, pairs, widgets
 from lwap.ui.evaluations import DONE, FAILED, STOPPED, Evaluation, Request
@@ -457,7 +458,9 @@ def errors(result: StsResult) -> None:
     with left:
         name = _menu("Task", list(sets), "evaluate_task")
     with middle:
-        default = next((name for name in usable if name.endswith("lwap")), usable[0])
+        of = dict(zip(result.labels, result.columns, strict=True))
+        trained = (label for label in usable if needs_training(of[label].strategy))
+        default = next(trained, usable[0])
         label = _menu("Strategy", usable, "evaluate_strategy", default=default)
     with right:
         against = st.segmented_control(

@@ -11,8 +11,11 @@ from lwap import jobs
 from lwap.encoding.hardware import Precision
 from lwap.encoding.sources import BUNDLED, BUNDLED_ID, is_bundled_name
 from lwap.errors import ConfigError, LwapError
+from lwap.pooling.declarations import DEFAULT_POOLING, poolings
 from lwap.pooling.layer_attention import Query, Residual, Scale
-from lwap.training.config import POOLINGS, Mode, Objective, TrainConfig
+from lwap.registry import OBJECTIVES
+from lwap.training.config import Mode, TrainConfig
+from lwap.training.declarations import DEFAULT_OBJECTIVE
 from lwap.training.presets import PRESETS, config_of
 from lwap.ui import cache, checking, runs, training_data
 from lwap.ui.checking import Check, Request
@@ -63,23 +66,30 @@ _TRAINED = {
     str(Mode.LORA): "Adapters and pooling (LoRA)",
     str(Mode.FULL): "Everything",
 }
-FIRST = {
-    "mode": Field(
-        "What is trained",
-        "The pooling on a frozen encoder takes a minute; adapters ten; everything takes longest.",
-        "choice",
-        Mode.FULL,
-        _TRAINED,
-    ),
-    "pooling": Field(
-        "Pooling",
-        "lwap and scalar_mix have weights over layers; cls is the first token with a dense layer; "
-        "mean has no weights.",
-        "choice",
-        "cls",
-        _named(*POOLINGS),
-    ),
-}
+
+
+def first() -> dict[str, Field]:
+    """Return the settings that stand first, as they are declared now."""
+    declared = poolings()
+    return {
+        "mode": Field(
+            "What is trained",
+            "The pooling on a frozen encoder takes a minute; adapters ten; everything takes "
+            "longest.",
+            "choice",
+            Mode.FULL,
+            _TRAINED,
+        ),
+        "pooling": Field(
+            "Pooling",
+            "; ".join(f"{name}: {entry.label}" for name, entry in declared.items()) + ".",
+            "choice",
+            next(name for name in declared if name != DEFAULT_POOLING),
+            _named(*declared),
+        ),
+    }
+
+
 GROUPS: dict[str, dict[str, Field]] = {
     "Pooling": {
         "query": Field(
@@ -229,7 +239,7 @@ def settings(preset: str, objective: str, rows: int) -> dict[str, Any]:
     own = config_of(preset, objective).to_dict()
     columns = st.columns(2, gap="large")
     found: dict[str, Any] = {}
-    for column, (name, field) in zip(columns, FIRST.items(), strict=True):
+    for column, (name, field) in zip(columns, first().items(), strict=True):
         with column:
             found[name] = _draw(field, own[name], f"train_{preset}_{objective}_{name}")
     TrainConfig(objective=objective, **found)  # refuses what has nothing to train
@@ -259,7 +269,7 @@ def settings(preset: str, objective: str, rows: int) -> dict[str, Any]:
 
 def found_kind(found: dict[str, Any]) -> dict[str, str]:
     """Return mode and pooling of settings."""
-    return {name: found[name] for name in FIRST}
+    return {name: found[name] for name in ("mode", "pooling")}
 
 
 def _draw(field: Field, default: Any, key: str, empty: str = "the encoder's own") -> Any:
@@ -314,7 +324,7 @@ def form() -> None:
             data, objective = training_data.data_box()
         except LwapError as error:
             _say(error)
-            objective = st.session_state.get("train_objective") or Objective.SUPERVISED
+            objective = st.session_state.get("train_objective") or DEFAULT_OBJECTIVE
         try:
             dev = training_data.dev_box(objective)
             has_dev = True
@@ -346,10 +356,10 @@ def _say(error: LwapError) -> None:
 def _preset() -> str:
     def follow() -> None:
         """Let the base model follow the preset, unless it is one of the person's own."""
-        usual = {_encoder_of(name, objective) for name in PRESETS for objective in Objective}
+        usual = {_encoder_of(name, objective) for name in PRESETS for objective in OBJECTIVES}
         if st.session_state.get(_ENCODER) in usual:
             chosen = st.session_state[_PRESET]
-            st.session_state[_ENCODER] = _encoder_of(chosen, Objective.SUPERVISED)
+            st.session_state[_ENCODER] = _encoder_of(chosen, DEFAULT_OBJECTIVE)
 
     chosen = st.segmented_control(
         "Preset",

@@ -30,6 +30,8 @@ from lwap.library.stored import (
     what_stays,
     zip_checkpoint,
 )
+from lwap.pooling.declarations import needs_training
+from lwap.registry import STRATEGIES
 from lwap.ui import change, frame, widgets
 from lwap.ui.frame import escape, theme
 
@@ -40,7 +42,6 @@ _SAID, _ASKS, _NEW_NAME = "models_said", "models_asks", "models_new_name"
 _CHECKED, _UPLOADS = "models_checked", "models_uploads"
 _TRAINED = {"head": "head", "lora": "LoRA", "full": "full"}
 _CONTENTS = {Contents.HEAD: "head", Contents.ADAPTER: "LoRA", Contents.ENCODER: "full"}
-_LAYERED = ("lwap", "scalar_mix")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _bundled() -> Entry:
 
 
 def _weights(info: CheckpointInfo) -> list[float] | None:
-    return layer_weights(info) if info.pooling in _LAYERED else _last_layer(info.num_states)
+    return layer_weights(info) if needs_training(info.pooling) else _last_layer(info.num_states)
 
 
 def _last_layer(num_states: int) -> list[float]:
@@ -188,16 +189,8 @@ def _state(entry: Entry) -> str:
 
 def pooling_words(info: CheckpointInfo) -> str:
     """Return a checkpoint's pooling in words, with what differs from the paper's."""
-    if info.pooling != "lwap":
-        return info.pooling.replace("_", " ") or "none"
-    words = ["lwap"]
-    if info.options.get("query") == "last":
-        words.append("last query")
-    if info.options.get("residual") == "last_mean":
-        words.append("+ last mean")
-    if info.options.get("layer_norm"):
-        words.append("layer norm")
-    return ", ".join(words)
+    entry = STRATEGIES.get(info.pooling)
+    return entry.in_words(info.options) if entry else info.pooling.replace("_", " ") or "none"
 
 
 def trained(info: CheckpointInfo) -> str:
@@ -480,7 +473,7 @@ def say_what_happened() -> None:
 
 
 def _verify(entry: Entry) -> None:
-    from lwap.checkpoints.load import verify
+    from lwap.checkpoints.verify import verify
 
     with st.spinner("Checking files and encoder, and loading it. A few seconds."):
         try:

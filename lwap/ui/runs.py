@@ -20,6 +20,7 @@ from lwap.jobs.events import Followed, History
 from lwap.jobs.folder import CONFIG, DATA, LOG, METRICS, Request, Run, Status
 from lwap.jobs.state import State
 from lwap.library.stored import dev_score
+from lwap.registry import OBJECTIVES
 from lwap.ui import change, frame, widgets
 from lwap.ui.frame import escape, theme
 from lwap.ui.models import gains, in_words
@@ -512,7 +513,8 @@ def course_of(known: Known, history: History) -> figures.Course:
 
 def _columns(known: Known) -> int:
     """Return how many sentences a row has."""
-    if known.config.get("objective") == "unsupervised":
+    objective = OBJECTIVES.get(known.config.get("objective"))
+    if objective is not None and not objective.has_positives:
         return 1
     try:
         return len(_column_names(str(known.run.folder / DATA)))

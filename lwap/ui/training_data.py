@@ -35,7 +35,8 @@ from lwap.datasets.readers import (
 )
 from lwap.encoding.sources import file_sha256
 from lwap.errors import InputError, LwapError
-from lwap.training.config import Objective
+from lwap.registry import OBJECTIVES
+from lwap.training.declarations import DEFAULT_OBJECTIVE, objective_of
 from lwap.ui.frame import escape
 from lwap.ui.state import ASSETS, sample_pairs
 from lwap.ui.work import FAILED, Registry, Work
@@ -55,7 +56,6 @@ STSB, EXAMPLE_PAIRS, HELD_OUT, OWN_PAIRS = (
 EXAMPLE_PAIRS_TITLE = "the example pairs"
 _STSB_KEY = "stsb-dev"
 _NOT_FOR_TRAINING = ("sts", "retrieval")  # folders of what models are evaluated on
-_OBJECTIVES = {Objective.SUPERVISED: "Supervised", Objective.UNSUPERVISED: "Unsupervised"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +132,12 @@ def _objective(source: Source) -> str:
             f"{len(source.content):,} sentences: trained without labels (unsupervised), a "
             "sentence and itself under another dropout mask."
         )
-        return Objective.UNSUPERVISED
+        return objective_of(False)
     return st.segmented_control(
         "Objective",
-        list(_OBJECTIVES),
-        default=Objective.SUPERVISED,
-        format_func=_OBJECTIVES.get,
+        list(OBJECTIVES),
+        default=DEFAULT_OBJECTIVE,
+        format_func=lambda name: OBJECTIVES[name].label,
         key="train_objective",
         bind="query-params",
         persist_state="session",
@@ -195,7 +195,7 @@ def dev_box(objective: str) -> Source | None:
     folder = data_folder()
     options = [STSB] if _STSB_KEY in available_tasks(folder) else []
     options.append(EXAMPLE_PAIRS)
-    options += [HELD_OUT] if objective == Objective.SUPERVISED else []
+    options += [HELD_OUT] if OBJECTIVES[objective].has_positives else []
     options.append(OWN_PAIRS)
     chosen = _menu(
         "Best step chosen on",

@@ -8,12 +8,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 import lwap
-from lwap.analysis.explanation import explain, layer_similarity, layer_weights, state_similarity
+from lwap.analysis.explanation import explain, layer_similarity, state_similarity
 from lwap.encoding.bank import LayerBank, encode_layers
 from lwap.errors import InputError, StrategyError
 from lwap.pooling import strategies as strategy_module
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling
 from lwap.pooling.scalar_mix import ScalarMix
+from lwap.pooling.trained import layer_weights
 
 STATES, DIMENSION = 4, 6
 

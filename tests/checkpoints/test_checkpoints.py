@@ -28,7 +28,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 import lwap
 from lwap.checkpoints import load as checkpoints
-from lwap.checkpoints.load import check_target, identify_encoder, load, save_checkpoint, verify
+from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import (
     CARD,
     MANIFEST,
@@ -37,6 +37,8 @@ from lwap.checkpoints.manifest import (
     list_checkpoints,
     read_info,
 )
+from lwap.checkpoints.save import check_target, save_checkpoint
+from lwap.checkpoints.verify import verify
 from lwap.encoding import sources
 from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.encoding.sources import BUNDLED, BUNDLED_ID, file_sha256, weights_sha256
@@ -634,7 +636,7 @@ class Module(Pooling):
         "evil.Module",
         "evil.Pooling",
         "Pooling",
-        "lwap.pooling.heads.nothing",
+        "lwap.pooling.nothing",
         "lwap.evil.LayerwiseAttentionPooling",
         "sentence_transformersx.models.Pooling",
         "sentence_transformers.base.modules.Router",

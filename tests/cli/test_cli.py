@@ -20,8 +20,9 @@ from sentence_transformers import SentenceTransformer
 
 import lwap
 from lwap import cli
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import MANIFEST
+from lwap.checkpoints.save import save_checkpoint
 from lwap.cli import training
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling
 from lwap.training import TrainConfig

@@ -12,7 +12,8 @@ import pytest
 
 from lwap import cli
 from lwap.checkpoints.cached import Source
-from lwap.checkpoints.load import identify_encoder, save_checkpoint
+from lwap.checkpoints.load import identify_encoder
+from lwap.checkpoints.save import save_checkpoint
 from lwap.datasets.readers import read_sentence_table
 from lwap.encoding.diskcache import DiskCache
 from lwap.projection.process import UmapProcess

@@ -18,7 +18,8 @@ from scipy import stats
 
 import lwap
 from lwap import cli
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
+from lwap.checkpoints.save import save_checkpoint
 from lwap.datasets.catalogue import PUBLIC_SETS, available_tasks, public_set
 from lwap.datasets.readers import data_folder, read_retrieval
 from lwap.evaluation import geometry, retrieval

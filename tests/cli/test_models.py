@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from lwap import cli
-from lwap.checkpoints.load import identify_encoder, save_checkpoint
+from lwap.checkpoints.load import identify_encoder
 from lwap.checkpoints.manifest import checkpoint_names
+from lwap.checkpoints.save import save_checkpoint
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker
 from lwap.library.stored import zip_checkpoint

@@ -18,8 +18,10 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lwap
-from lwap.checkpoints.load import identify_encoder, save_checkpoint, verify
+from lwap.checkpoints.load import identify_encoder
 from lwap.checkpoints.manifest import CARD, MANIFEST, checkpoint_names, find_checkpoint, read_info
+from lwap.checkpoints.save import save_checkpoint
+from lwap.checkpoints.verify import verify
 from lwap.errors import CheckpointError, InputError, ModelError
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker

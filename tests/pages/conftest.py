@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest, app_test
 from streamlit.testing.v1.element_tree import Selectbox
 
 import lwap
-from lwap.checkpoints.load import save_checkpoint
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.sources import weights_sha256
 from lwap.pooling.head import LayerHead
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling

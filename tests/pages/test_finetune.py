@@ -14,7 +14,8 @@ import pytest
 import streamlit as st
 
 from lwap import jobs
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
+from lwap.checkpoints.save import save_checkpoint
 from lwap.datasets import catalogue
 from lwap.encoding.sources import BUNDLED, BUNDLED_ID, file_sha256
 from lwap.errors import InputError
@@ -32,7 +33,7 @@ from tests.pages.driving import PAGES, ROOT, figures, settle, shown, texts_in
 
 TRIPLETS, PAIRS = ROOT / "assets/triplets.csv", ROOT / "assets/pairs.csv"
 DEV = ["sentence1", "sentence2", "score"]
-FIELDS = finetune.FIRST | {
+FIELDS = finetune.first() | {
     name: field for group in finetune.GROUPS.values() for name, field in group.items()
 }
 
@@ -199,7 +200,7 @@ def test_every_setting_is_in_the_form():
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_field_arrives_in_the_run(name, open_form, unstarted):
     app = open_form()
-    if name not in finetune.FIRST and not finetune.has_effect(name, "supervised", "head", "lwap"):
+    if name not in finetune.first() and not finetune.has_effect(name, "supervised", "head", "lwap"):
         assert widget(app, name) is None  # nothing would read it
         change(app, "mode", "lora")
     value = FIELDS[name].probe

@@ -295,7 +295,7 @@ def test_any_text_is_drawn_in_every_view(open_page, texts):
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x0c", "\x85"])
 def test_only_a_line_break_parts_sentences(open_page, explained, mark):
-    """As in `lwap.datasets.readers.read_sentences`; pasted text holds such marks inside of sentences."""
+    """As in `read_sentences`; pasted text holds such marks inside of sentences."""
     app = open_page("layers")
     explained.clear()
     type_sentences(app, f"First{mark}half.\nSecond.")

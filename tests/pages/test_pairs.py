@@ -25,7 +25,7 @@ SCALES = ["Rank in this set", "Percentile", "Cosine"]
 
 @pytest.fixture
 def compared(monkeypatch) -> list[tuple]:
-    """What `lwap.analysis.comparison.compare_pairs` is asked for: (pairs, strategies), one a call."""
+    """What `lwap.compare_pairs` is asked for: (pairs, strategies), one a call."""
     calls = []
     compare_pairs = lwap.compare_pairs
 

@@ -11,8 +11,10 @@ from torch import nn
 
 import lwap
 from lwap.__main__ import main
-from lwap.checkpoints.load import identify_encoder, save_checkpoint, verify
+from lwap.checkpoints.load import identify_encoder
 from lwap.checkpoints.manifest import CARD, Contents, read_info
+from lwap.checkpoints.save import save_checkpoint
+from lwap.checkpoints.verify import verify
 from lwap.encoding.adapters import add_nearest_adapter, apply_adapter, save_adapter
 from lwap.errors import CheckpointError, ConfigError, InputError, ModelError
 from lwap.training import TrainConfig

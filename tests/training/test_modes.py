@@ -12,8 +12,9 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch.nn import functional
 
 import lwap
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import Contents, read_info
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.adapters import ADAPTER, add_adapter, apply_adapter
 from lwap.errors import CheckpointError, ConfigError, InputError
 from lwap.pooling.strategies import own_vectors

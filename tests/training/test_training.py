@@ -19,7 +19,8 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lwap
-from lwap.checkpoints.load import identify_encoder, load, save_checkpoint
+from lwap.checkpoints.load import identify_encoder, load
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.bank import encode_layers
 from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, InputError, LwapError
