@@ -10,31 +10,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Who may import whom inside lwap: lower levels only, and neighbours where the level says so.
-# A new module in lwap/ is added here, at the lowest level that serves.
+# The rooms of lwap from the lowest up. A room imports from lower levels only: two rooms of one
+# level do not know each other, so that there can be no circle.
 LEVELS = {
-    0: ("errors", "names", "scores"),
-    1: ("backbone", "whitening", "figures", "hardware", "sources", "adapters"),
-    2: (
-        "pooling",
-        "bank",
-        "encoder",
-        "data",
-        "strategy",
-        "manifest",
-        "diskcache",
-        "store",
-        "catalogue",
-    ),
-    3: ("evaluation", "projection", "explanation", "checkpoints", "comparison", "searching"),
-    4: ("jobs", "export", "training", "report", "models", "changes"),
-    5: ("ui", "cli"),
-    6: ("__init__", "__main__"),
+    0: ("errors", "names", "scores", "registry"),
+    1: ("encoding", "figures"),
+    2: ("pooling", "datasets"),
+    3: ("checkpoints",),
+    4: ("evaluation",),
+    5: ("projection", "training"),
+    6: ("jobs",),
+    7: ("library",),
+    8: ("analysis",),
+    9: ("export", "reports"),
+    10: ("ui", "cli"),
+    11: ("__init__", "__main__"),
 }
-LEVELS_WITH_NEIGHBOURS = {2, 3, 4}
 
 # What app.py and pages/ may import beside the standard library.
 PAGE_IMPORTS = {"streamlit", "pandas", "numpy", "lwap.ui", "lwap.errors"}
+
+# The pages' rooms in lwap/ui: beside each other, and above what they share.
+PAGE_ROOMS = {"layers", "pairs", "space", "search", "evaluate", "finetune", "models"}
 
 # What everyone may take from the package itself without importing one of its modules.
 PACKAGE_CONSTANTS = {"lwap.__version__"}
@@ -91,7 +88,7 @@ def violations(path: str, source: str) -> list[str]:
     folders = path.removesuffix(".py").split("/")
     imports = list(imports_of(source, package=".".join(folders[:-1])))
     if folders[0] != "lwap":
-        return [
+        return room_violations(path, imports) + [
             f"{path}:{line}: imports {name}; a page may import {', '.join(sorted(PAGE_IMPORTS))}"
             for line, name in imports
             if name.split(".")[0] not in sys.stdlib_module_names
@@ -101,10 +98,10 @@ def violations(path: str, source: str) -> list[str]:
         ]
 
     own = folders[1]
+    found = room_violations(path, imports)
     if own not in LEVEL_OF:
         return [f"{path}: lwap.{own} has no level; give it one in LEVELS of tests/test_layering.py"]
     level = LEVEL_OF[own]
-    found = []
     for line, name in imports:
         root = name.split(".")[0]
         if root == "streamlit" and own != "ui":
@@ -113,14 +110,25 @@ def violations(path: str, source: str) -> list[str]:
             continue
         other = module_of(name)
         other_level = LEVEL_OF.get(other)
-        is_neighbour = other_level == level and level in LEVELS_WITH_NEIGHBOURS
-        if other == own or is_neighbour or (other_level is not None and other_level < level):
+        if other == own or (other_level is not None and other_level < level):
             continue
         found.append(
             f"{path}:{line}: {own} (level {level}) imports {name} "
             f"({other}, level {other_level}); imports point downwards only"
         )
     return found
+
+
+def room_violations(path: str, imports: list[tuple[int, str]]) -> list[str]:
+    """Return which imports of a file lead into the room of a page that is not its own."""
+    folders = path.removesuffix(".py").split("/")
+    own = folders[1] if folders[0] == "pages" else folders[2] if "ui" in folders[:-1] else ""
+    return [
+        f"{path}:{line}: imports {name}; what two pages need lies beside their rooms, in lwap/ui"
+        for line, name in imports
+        for room in PAGE_ROOMS - {own}
+        if f"{name}.".startswith(f"lwap.ui.{room}.")
+    ]
 
 
 def project_files() -> list[Path]:
@@ -152,39 +160,23 @@ def test_every_module_has_one_level():
     [
         ("app.py", "import torch", "app.py:1: imports torch; a page may import"),
         ("pages/space.py", "def draw():\n    import umap", "pages/space.py:2: imports umap"),
-        (
-            "pages/layers.py",
-            "from lwap.pooling.heads import mean",
-            "imports lwap.pooling.heads.mean",
-        ),
+        ("pages/layers.py", "from lwap.pooling import head", "imports lwap.pooling.head"),
         ("pages/layers.py", "import lwap", "imports lwap; a page may import"),
         ("pages/layers.py", "from pages.space import draw", "imports pages.space.draw"),
-        (
-            "lwap/errors.py",
-            "from lwap.pooling.heads import mean",
-            "errors (level 0) imports lwap.pool",
-        ),
-        (
-            "lwap/figures.py",
-            "from lwap.encoding.bank import LayerBank",
-            "figures (level 1) imports",
-        ),
-        (
-            "lwap/encoding/backbone.py",
-            "from lwap import encoder",
-            "backbone (level 1) imports lwap.encoding.encoder",
-        ),
-        ("lwap/data/sts.py", "from ..evaluation import sts", "data (level 2) imports lwap.eval"),
-        ("lwap/encoding/bank.py", "from lwap import load", "imports lwap.load (__init__, level 6)"),
-        (
-            "lwap/analysis/explanation.py",
-            "def f():\n    import lwap.training",
-            "explanation.py:2: expl",
-        ),
+        ("lwap/errors.py", "from lwap.pooling import head", "errors (level 0) imports lwap.pool"),
+        ("lwap/figures/grid.py", "from lwap.encoding import bank", "figures (level 1) imports"),
+        ("lwap/encoding/bank.py", "from ..pooling import head", "encoding (level 1) imports lwap"),
+        ("lwap/datasets/sts.py", "from lwap.pooling import head", "datasets (level 2) imports"),
+        ("lwap/encoding/bank.py", "from lwap import load", "imports lwap.load (__init__, level"),
+        ("lwap/analysis/explain.py", "def f():\n    import lwap.cli", "explain.py:2: analysis"),
         ("lwap/jobs/run.py", "import importlib\nimportlib.import_module('lwap.ui')", "lwap.ui"),
-        ("lwap/cli/measure.py", "from lwap.ui import cache", "cli (level 5) imports lwap.ui.cache"),
+        ("lwap/cli/measure.py", "from lwap.ui import cache", "cli (level 10) imports lwap.ui"),
         ("lwap/cli.py", "import streamlit as st", "imports streamlit; streamlit belongs in"),
         ("lwap/brand_new.py", "", "lwap.brand_new has no level"),
+        ("lwap/ui/space/maps.py", "from lwap.ui import pairs", "imports lwap.ui.pairs; what two"),
+        ("lwap/ui/layers.py", "from .models.entries import Entry", "imports lwap.ui.models.entr"),
+        ("lwap/ui/widgets.py", "from lwap.ui.space import maps", "imports lwap.ui.space.maps"),
+        ("pages/search.py", "from lwap.ui.evaluate import grid", "imports lwap.ui.evaluate.grid"),
     ],
 )
 def test_a_forbidden_import_is_reported(path, source, message):
@@ -199,11 +191,13 @@ def test_a_forbidden_import_is_reported(path, source, message):
         ("app.py", "from __future__ import annotations\nimport streamlit as st\nimport json"),
         ("pages/layers.py", "from lwap.ui import frame\nfrom lwap.errors import LwapError"),
         ("pages/layers.py", "from lwap import ui\nimport pandas as pd, numpy as np"),
-        ("lwap/pooling/heads.py", "import torch\nfrom lwap.encoding.bank import LayerBank"),
+        ("lwap/pooling/head.py", "import torch\nfrom lwap.encoding.bank import LayerBank"),
         ("lwap/evaluation/sts.py", "from . import bootstrap\nfrom ..errors import InputError"),
         ("lwap/evaluation/__init__.py", "from .sts import evaluate"),
         ("lwap/export.py", "from lwap import __version__, checkpoints"),
         ("lwap/ui/cache.py", "import streamlit as st, torch\nfrom lwap import figures, jobs"),
+        ("lwap/ui/space/maps.py", "from lwap.ui import links\nfrom lwap.ui.space import mapping"),
+        ("pages/space.py", "from lwap.ui.space import maps\nfrom lwap.ui import frame"),
         ("lwap/__main__.py", "from lwap.cli import main"),
         ("lwap/__init__.py", "from importlib import import_module\nimport_module(name)"),
     ],
