@@ -187,8 +187,8 @@ class Measure:
     """Seven STS tasks, STS-B dev, geometry on STS-B test, Cranfield; of any model."""
 
     def __init__(self, precision: str = "auto", has_search: bool = True) -> None:
-        from lwap.datasets.catalogue import STANDARD, read_task
         from lwap.datasets.readers import data_folder, read_retrieval
+        from lwap.datasets.tasks import STANDARD, read_task
 
         self.precision = precision
         folder = data_folder()

@@ -68,9 +68,9 @@ def run_peer(model, tasks) -> dict[str, float]:
 
 def standard():
     """Return the seven tasks."""
-    from lwap.datasets.catalogue import STANDARD
     from lwap.datasets.readers import data_folder
-    from lwap.evaluation.benchmark import standard_tasks
+    from lwap.datasets.tasks import STANDARD
+    from lwap.evaluation.tasks import standard_tasks
 
     return standard_tasks(data_folder(), STANDARD)
 
@@ -84,7 +84,8 @@ def own_pairs(count: int) -> None:
 
     from lwap.checkpoints.load import load
     from lwap.encoding.diskcache import DiskCache
-    from lwap.evaluation.benchmark import Task, evaluate_sts
+    from lwap.evaluation.benchmark import evaluate_sts
+    from lwap.evaluation.tasks import Task
 
     words = ["river", "stone", "light", "paper", "garden", "winter", "music", "train", "bread"]
     random_words = random.Random(0)

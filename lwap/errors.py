@@ -5,6 +5,9 @@ command line show these as text; any other exception is a bug and keeps its trac
 """
 
 from enum import StrEnum
+from typing import TypeVar
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class LwapError(Exception):
@@ -31,7 +34,7 @@ class ConfigError(LwapError):
     """A setting outside its allowed values, or settings that contradict each other."""
 
 
-def check_choice(name: str, value: str, choices: type[StrEnum]) -> StrEnum:
+def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
     """Return `value` as a member of `choices`.
 
     Raises:

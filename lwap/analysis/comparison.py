@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from lwap.analysis.explanation import LayerSimilarity, layer_similarity
-from lwap.encoding.bank import LayerBank, Progress, encode_layers, is_unicode
+from lwap.checkpoints.cached import AnyModel, CachedModel
+from lwap.encoding.bank import LayerBank, Progress, is_unicode
 from lwap.errors import InputError
 from lwap.evaluation.sts import Interval, spearman_interval
-from lwap.pooling.strategies import default_strategies, describe, embed, needed_summaries
+from lwap.pooling.strategies import describe, embed
 from lwap.pooling.whitening import Whitening
 from lwap.scores import cosine, percentile_among
 
-CHUNK_PAIRS = 2048  # pairs whose summaries are in memory at once in `compare`
 RANDOM_PAIRS = 2000  # random pairs that a percentile refers to, at most
 MIN_RANDOM_PAIRS = 20
 
-Pairs = Iterable[Sequence[str]] | pd.DataFrame
+Pairs: TypeAlias = Iterable[Sequence[str]] | pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +91,13 @@ class Comparison:
             InputError: As `lwap.evaluation.sts.spearman`.
         """
         return {
-            name: spearman_interval(self.cosines[:, place], gold)
+            name: spearman_interval(self.cosines[:, place], np.asarray(gold))
             for place, name in enumerate(self.strategies)
         }
 
     def to_frame(self, gold: Sequence[float] | None = None) -> pd.DataFrame:
         """Return a row a pair: the sentences, the score, then cosine and percentile a strategy."""
-        columns: dict[str, Sequence] = {"sentence1": self.first, "sentence2": self.second}
+        columns: dict[str, Any] = {"sentence1": self.first, "sentence2": self.second}
         if gold is not None:
             columns["score"] = gold
         for place, name in enumerate(self.strategies):
@@ -108,7 +109,7 @@ class Comparison:
 
 
 def compare_pairs(
-    model,
+    model: AnyModel,
     pairs: Pairs,
     strategies: Sequence[str] | None = None,
     *,
@@ -119,7 +120,7 @@ def compare_pairs(
     """Return everything there is to see about some pairs, out of one pass in fp32.
 
     Args:
-        model: From `lwap.load`.
+        model: From `lwap.load`, its name, or a `CachedModel`.
         pairs: (sentence1, sentence2) a pair, or a frame with these columns.
         strategies: Names from `lwap.strategies(model)`; by default all but the single layers.
         whitening: For "…+whiten" strategies, by strategy name without "+whiten".
@@ -131,11 +132,12 @@ def compare_pairs(
         StrategyError: If a strategy cannot be had from this model.
     """
     first, second = split_pairs(pairs)
-    names = tuple(strategies) if strategies is not None else tuple(default_strategies(model))
+    cached = CachedModel.of(model)
+    names = tuple(strategies if strategies is not None else cached.default_strategies)
     for name in names:
         describe(name)
     distinct = {text: row for row, text in enumerate(dict.fromkeys([*first, *second]))}
-    bank = encode_layers(model, list(distinct), progress=progress)
+    bank = cached.bank(list(distinct), progress=progress)
     rows = np.array([[distinct[a], distinct[b]] for a, b in zip(first, second, strict=True)])
     drawn = random_rows(len(distinct), rows, seed)
     cosines = np.empty((len(first), len(names)))
@@ -161,7 +163,7 @@ def compare_pairs(
 
 
 def compare(
-    model,
+    model: AnyModel,
     pairs: Pairs,
     strategies: Sequence[str] | None = None,
     *,
@@ -171,33 +173,23 @@ def compare(
 ) -> pd.DataFrame:
     """Return the cosine of each pair under each strategy: a row a pair, a column a strategy.
 
-    Works through the pairs in chunks, so that memory does not grow with their summaries. The
-    first two columns are `sentence1` and `sentence2`; a frame's `score` column is kept.
+    In bounded memory, whatever the number of pairs. The first two columns are `sentence1` and
+    `sentence2`; a frame's `score` column is kept.
 
-    Args: as `compare_pairs`; `precision` as in `encode_layers`; progress counts pairs.
+    Args: as `compare_pairs`; `precision` as in `encode_layers`, for what is no `CachedModel` yet.
 
     Raises:
         InputError: If there are no pairs, or a sentence is empty.
         StrategyError: If a strategy cannot be had from this model.
     """
     first, second = split_pairs(pairs)
-    names = list(strategies) if strategies is not None else default_strategies(model)
-    summaries = needed_summaries(names)
+    cached = model if isinstance(model, CachedModel) else CachedModel(model, precision=precision)
+    names = list(strategies if strategies is not None else cached.default_strategies)
     columns: dict[str, Sequence] = {"sentence1": first, "sentence2": second}
     if isinstance(pairs, pd.DataFrame) and "score" in pairs:
         columns["score"] = pairs["score"].to_numpy()
-    cosines = np.empty((len(first), len(names)))
-    for start in range(0, len(first), CHUNK_PAIRS):
-        chunk = slice(start, start + CHUNK_PAIRS)
-        texts = [*first[chunk], *second[chunk]]
-        bank = encode_layers(model, texts, summaries=summaries, precision=precision)
-        half = len(texts) // 2
-        for place, name in enumerate(names):
-            vectors = embed(bank, name, whitening=whitening)
-            cosines[chunk, place] = cosine(vectors[:half], vectors[half:])
-        if progress is not None:
-            progress(min(start + CHUNK_PAIRS, len(first)), len(first))
-    return pd.DataFrame(columns | {name: cosines[:, place] for place, name in enumerate(names)})
+    cosines = cached.cosines(first, second, names, whitening=whitening, progress=progress)
+    return pd.DataFrame(columns | dict(zip(names, cosines, strict=True)))
 
 
 def split_pairs(pairs: Pairs) -> tuple[list[str], list[str]]:
@@ -242,13 +234,12 @@ def split_pairs(pairs: Pairs) -> tuple[list[str], list[str]]:
 def random_rows(count: int, rows: np.ndarray, seed: int) -> np.ndarray:
     """Return rows of random pairs of different sentences that are not pairs of the set, (R, 2)."""
     known = {tuple(sorted(pair)) for pair in rows.tolist()}
-    first, second = np.triu_indices(count, k=1) if count <= 400 else (None, None)
     random = np.random.default_rng(seed)
-    if first is None:
+    if count > 400:
         drawn = random.integers(0, count, size=(2 * RANDOM_PAIRS, 2))
         drawn = np.unique(np.sort(drawn[drawn[:, 0] != drawn[:, 1]], axis=1), axis=0)
     else:
-        drawn = np.stack([first, second], axis=1)
+        drawn = np.stack(np.triu_indices(count, k=1), axis=1)
     random.shuffle(drawn)
     chosen = [pair for pair in drawn.tolist() if tuple(pair) not in known][:RANDOM_PAIRS]
     if len(chosen) < MIN_RANDOM_PAIRS:

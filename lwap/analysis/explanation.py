@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lwap.encoding.bank import LayerBank, Progress, Summary, encode_layers, model_heads
+from lwap.checkpoints.cached import AnyModel, CachedModel
+from lwap.encoding.bank import LayerBank, Progress, Summary, model_heads
 from lwap.errors import InputError
 from lwap.names import state_names
 from lwap.pooling.trained import EVERY_STATE, bank_head, check_summaries, head_chunks, in_eval
@@ -85,12 +86,13 @@ class LayerSimilarity:
 
 
 def explain(
-    model, texts: Sequence[str] | LayerBank, *, progress: Progress | None = None
+    model: AnyModel, texts: Sequence[str] | LayerBank, *, progress: Progress | None = None
 ) -> Explanation:
     """Return layer attention, weights and knock-out of each sentence under the model's head.
 
     Args:
-        model: From `lwap.load`, with a trained pooling over layers.
+        model: A model with a trained pooling over layers: from `lwap.load`, its name, or a
+            `CachedModel`.
         texts: N sentences, or their bank if it was made already.
         progress: As in `encode_layers`.
 
@@ -99,11 +101,12 @@ def explain(
             "mean".
         InputError: If a sentence is empty.
     """
-    bank = texts if isinstance(texts, LayerBank) else None
-    if bank is None:
-        bank = encode_layers(model, texts, summaries=EVERY_STATE, progress=progress)
-    elif not bank.heads:  # opened from disk, where a bank has no heads
-        bank = replace(bank, heads=model_heads(model))
+    if not isinstance(texts, LayerBank):
+        bank = CachedModel.of(model).bank(texts, summaries=EVERY_STATE, progress=progress)
+    elif texts.heads:
+        bank = texts
+    else:  # opened from disk, where a bank has no heads
+        bank = replace(texts, heads=model_heads(CachedModel.of(model).model))
     strategy, head = bank_head(bank)
     check_summaries(bank, EVERY_STATE, "explain")
     attention, embeddings, removed = [], [], []
@@ -144,8 +147,8 @@ def layer_similarity(first: LayerBank, second: LayerBank) -> LayerSimilarity:
             f"{len(second)}."
         )
     return LayerSimilarity(
-        query=cosine(first.query, second.query),
-        mean=cosine(first.mean, second.mean),
+        query=cosine(np.asarray(first.query), np.asarray(second.query)),
+        mean=cosine(np.asarray(first.mean), np.asarray(second.mean)),
         query_name=first.query_name,
     )
 
@@ -157,4 +160,5 @@ def state_similarity(bank: LayerBank) -> np.ndarray:
         StrategyError: If the bank lacks "mean".
     """
     check_summaries(bank, (Summary.MEAN,), "state_similarity")
-    return cosine(bank.mean[:, :, None], bank.mean[:, None, :])
+    means = np.asarray(bank.mean)
+    return cosine(means[:, :, None], means[:, None, :])

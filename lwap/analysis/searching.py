@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lwap.analysis.comparison import Comparison
 from lwap.analysis.explanation import layer_similarity
-from lwap.encoding.bank import LayerBank, Progress, check_texts, encode_layers, is_unicode
+from lwap.checkpoints.cached import AnyModel, CachedModel
+from lwap.encoding.bank import LayerBank, Progress, check_texts, is_unicode
 from lwap.errors import InputError
 from lwap.evaluation.retrieval import top_k
 from lwap.pooling.strategies import describe, embed
@@ -81,20 +83,22 @@ class Collection:
     """N sentences to search in, encoded once; every query is then one sentence more.
 
     Attributes:
-        model: The model that encoded them, from `lwap.load`.
+        model: The model that encoded them.
         sentences: The N sentences.
         bank: Summaries of the M distinct ones.
         rows: Row in the bank of each sentence, (N,).
     """
 
-    model: object
+    model: CachedModel
     sentences: tuple[str, ...]
     bank: LayerBank
     rows: np.ndarray
     _vectors: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, model, sentences: Sequence[str], *, progress: Progress | None = None) -> Collection:
+    def of(
+        cls, model: AnyModel, sentences: Sequence[str], *, progress: Progress | None = None
+    ) -> Collection:
         """Encode the distinct ones of N sentences.
 
         Raises:
@@ -102,10 +106,11 @@ class Collection:
         """
         sentences = check_texts(sentences)
         place = {text: row for row, text in enumerate(dict.fromkeys(sentences))}
+        cached = CachedModel.of(model)
         return cls(
-            model=model,
+            model=cached,
             sentences=tuple(sentences),
-            bank=encode_layers(model, list(place), progress=progress),
+            bank=cached.bank(list(place), progress=progress),
             rows=np.array([place[text] for text in sentences]),
         )
 
@@ -130,7 +135,7 @@ class Collection:
             )
         if k < 1:
             raise InputError(f"k is {k}; ask for 1 result or more.")
-        asked = encode_layers(self.model, [_checked(query)])
+        asked = self.model.bank([_checked(query)])
         count = len(self.bank)
         ranked = np.empty((len(names), count), dtype=np.int64)
         cosines, ranks = np.empty((len(names), count)), np.empty_like(ranked)
@@ -161,7 +166,7 @@ class Collection:
 
 
 def search(
-    model,
+    model: AnyModel,
     sentences: Sequence[str],
     query: str,
     strategies: Sequence[str],
@@ -224,7 +229,7 @@ def _paired(
 
 def _joined(first: LayerBank, second: LayerBank) -> LayerBank:
     """Return one bank of the sentences of two banks of the same model."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(first, name), getattr(second, name)])
         for name in _ARRAYS
         if getattr(first, name) is not None

@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from lwap.checkpoints.manifest import (
     ENCODER_TYPES,
     Contents,
+    check_named,
     find_checkpoint,
     head_types,
     pooling_of_type,
@@ -43,6 +44,7 @@ from lwap.checkpoints.manifest import (
     read_object,
 )
 from lwap.encoding.adapters import ADAPTER, apply_adapter
+from lwap.encoding.bank import layerwise_transformer
 from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.encoding.hardware import resolve_device
 from lwap.encoding.sources import (
@@ -52,7 +54,7 @@ from lwap.encoding.sources import (
     resolve_encoder,
     weights_sha256,
 )
-from lwap.errors import CheckpointError, LwapError, ModelError
+from lwap.errors import CheckpointError, LwapError
 from lwap.pooling.head import LayerHead
 from lwap.registry import STRATEGIES
 
@@ -95,10 +97,7 @@ def load(
         ConfigError: If the device is not on this machine.
     """
     name_or_path = os.fspath(name_or_path)
-    if not name_or_path.strip():
-        raise ModelError(
-            f"No model was named. Give '{BUNDLED}', a checkpoint, a folder or a hub id."
-        )
+    check_named(name_or_path)
     device = resolve_device(device)
     checkpoint = find_checkpoint(name_or_path)
     if checkpoint is not None:
@@ -109,13 +108,13 @@ def load(
         model = _assemble(checkpoint, encoder, device)
         if manifest["contains"] == Contents.ADAPTER:
             with _damage_as_error(checkpoint):
-                apply_adapter(model[0].model, checkpoint / ADAPTER)
+                apply_adapter(layerwise_transformer(model).model, checkpoint / ADAPTER)
     else:
         encoder = resolve_encoder(name_or_path, revision)
         is_bundled = is_bundled_name(name_or_path)
         name = BUNDLED if is_bundled else name_or_path.rstrip("/\\")
         model = _assemble(encoder, encoder, device)
-    model.lwap_name = name
+    model.lwap_name = name  # type: ignore[assignment]  # torch expects tensors and modules
     return model.eval()
 
 
@@ -244,7 +243,7 @@ def _load_transformer(encoder: Path) -> LayerwiseTransformer:
         )
 
 
-def _load_module(cls: type, folder: Path, path: str) -> torch.nn.Module:
+def _load_module(cls: Any, folder: Path, path: str) -> torch.nn.Module:
     inside = folder / path
     has_pickle = any(inside.glob("*.bin")) or any(inside.glob("*.pt"))
     # Without this very file sentence-transformers would turn to the pickle.

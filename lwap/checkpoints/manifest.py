@@ -16,8 +16,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lwap.encoding.sources import HUB_PATTERNS, file_sha256, remembered_sha256, resolve_encoder
-from lwap.errors import CheckpointError, LwapError
+from lwap.encoding.sources import (
+    BUNDLED,
+    HUB_PATTERNS,
+    file_sha256,
+    remembered_sha256,
+    resolve_encoder,
+)
+from lwap.errors import CheckpointError, LwapError, ModelError
 from lwap.registry import STRATEGIES
 
 FORMAT = 2  # 1: a head alone
@@ -130,6 +136,18 @@ def find_checkpoint(name_or_path: str) -> Path | None:
     return None
 
 
+def check_named(name_or_path: str) -> None:
+    """Refuse an empty name.
+
+    Raises:
+        ModelError: With what a model can be named by.
+    """
+    if not name_or_path.strip():
+        raise ModelError(
+            f"No model was named. Give '{BUNDLED}', a checkpoint, a folder or a hub id."
+        )
+
+
 def starting_checkpoint(encoder: str) -> CheckpointInfo | None:
     """Return the checkpoint whose encoder a run starts from; None where it is a plain encoder.
 
@@ -213,6 +231,7 @@ def model_fingerprint(name_or_path: str, revision: str | None = None) -> str:
         ModelError: If there is no such model.
         CheckpointError: If the checkpoint's lwap.json cannot be read.
     """
+    check_named(name_or_path)
     checkpoint = find_checkpoint(name_or_path)
     folders = []
     if checkpoint is not None:

@@ -57,7 +57,7 @@ def save_checkpoint(
     """
     folder = Path(folder)
     check_target(folder)
-    transformer, *others = list(model)
+    transformer, *others = list[Any](model)
     contains = Contents(contains)
     has_head = any(isinstance(module, LayerHead | Dense) for module in others)
     if contains == Contents.HEAD and not has_head:
@@ -167,5 +167,5 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _type_name(cls: type) -> str:
-    entry = STRATEGIES.get(getattr(cls, "strategy", None))
+    entry = STRATEGIES.get(getattr(cls, "strategy", ""))
     return entry.type_names[0] if entry else f"{cls.__module__}.{cls.__name__}"

@@ -6,11 +6,13 @@ Torch is imported by the command that needs it, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lwap.cli import changes, mapping, measure, models, training
 from lwap.cli.shared import (
@@ -60,8 +62,9 @@ Exit codes: 0 done, 2 input that cannot be used (one line on standard error says
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name need not fit the console's encoding
-    options = _parser().parse_args(arguments)
+    output: Any = sys.stdout
+    output.reconfigure(errors="backslashreplace")  # a name need not fit the console's encoding
+    options = parser().parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
@@ -83,32 +86,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _encode(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from lwap.checkpoints.load import load
+    from lwap.checkpoints.cached import CachedModel
     from lwap.datasets.readers import read_sentences
-    from lwap.encoding.bank import encode_layers
-    from lwap.pooling.strategies import embed, needed_summaries, own_strategy
+    from lwap.pooling.strategies import embed, needed_summaries
 
     output = output_path(options.output, ".npy", ".npz")
     texts = read_sentences(options.file)
-    model = load(options.model, device=options.device)
-    strategies = list(dict.fromkeys(options.strategies or [own_strategy(model) or "mean"]))
+    model = CachedModel(options.model, precision=options.precision, device=options.device)
+    strategies = list(dict.fromkeys(options.strategies or [model.facts.own or "mean"]))
     if output.suffix == ".npy" and len(strategies) > 1:
         raise InputError(f"A .npy file holds one strategy, not {len(strategies)}; use .npz.")
     whitening = _whitening(options, model, strategies)
     with show_progress("sentences", options) as progress:
-        bank = encode_layers(
-            model,
-            texts,
-            summaries=needed_summaries(strategies),
-            precision=options.precision,
-            progress=progress,
-        )
+        bank = model.bank(texts, summaries=needed_summaries(strategies), progress=progress)
     vectors = {name: embed(bank, name, whitening=whitening) for name in strategies}
     with writing(output):
         if output.suffix == ".npy":
             np.save(output, vectors[strategies[0]])
         else:
-            np.savez(output, texts=np.array(bank.texts), **vectors)
+            arrays: dict[str, Any] = {"texts": np.array(bank.texts), **vectors}
+            np.savez(output, **arrays)
     truncated = int(bank.is_truncated.sum())
     summary = {
         "model": bank.encoder,
@@ -132,10 +129,9 @@ def _encode(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from lwap.analysis.comparison import compare
-    from lwap.checkpoints.load import load
+    from lwap.checkpoints.cached import CachedModel
     from lwap.datasets.readers import read_pairs
     from lwap.evaluation.sts import spearman_interval
-    from lwap.pooling.strategies import default_strategies
 
     if bool(options.file) == bool(options.pair):
         raise InputError("Give either a file of pairs or --pair SENTENCE SENTENCE (repeatable).")
@@ -143,8 +139,8 @@ def _compare(options: argparse.Namespace) -> None:
         raise InputError(f"--show is {options.show}; it must be 0 or more.")
     output = output_path(options.output, ".csv") if options.output else None
     pairs = read_pairs(options.file) if options.file else options.pair
-    model = load(options.model, device=options.device)
-    strategies = list(dict.fromkeys(options.strategies or default_strategies(model)))
+    model = CachedModel(options.model, precision=options.precision, device=options.device)
+    strategies = list(dict.fromkeys(options.strategies or model.default_strategies))
     whitening = _whitening(options, model, strategies)
     with show_progress("pairs", options) as progress:
         table = compare(
@@ -152,7 +148,6 @@ def _compare(options: argparse.Namespace) -> None:
             pairs,
             strategies,
             whitening=whitening,
-            precision=options.precision,
             progress=progress,
         )
     correlations: dict[str, dict[str, float]] = {}
@@ -170,7 +165,7 @@ def _compare(options: argparse.Namespace) -> None:
             table.to_csv(output, index=False)
     if options.json:
         rows = json.loads(table.to_json(orient="records", double_precision=10))
-        print_json({"model": model.lwap_name, "pairs": rows, "spearman": correlations})
+        print_json({"model": model.model.lwap_name, "pairs": rows, "spearman": correlations})
         return
     if correlations:
         print("Spearman × 100 with the scores [95 % interval], higher is better")
@@ -189,14 +184,14 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     from lwap.analysis.explanation import explain
-    from lwap.checkpoints.load import load
+    from lwap.checkpoints.cached import CachedModel
     from lwap.datasets.readers import read_sentences
 
     if bool(options.file) == bool(options.sentences):
         raise InputError("Give sentences, or --file FILE, one of the two.")
     texts = read_sentences(options.file) if options.file else options.sentences
     with show_progress("sentences", options) as progress:
-        found = explain(load(options.model, device=options.device), texts, progress=progress)
+        found = explain(CachedModel(options.model, device=options.device), texts, progress=progress)
     if options.json:
         print_json(
             {
@@ -234,7 +229,6 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) -> dict | None:
     from lwap.datasets.readers import read_sentences
-    from lwap.encoding.bank import encode_layers
     from lwap.pooling.strategies import fit_whitening, needed_summaries, split_whitening
 
     bases = [base for base, whitened in map(split_whitening, strategies) if whitened]
@@ -249,13 +243,7 @@ def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) ->
         )
     texts = list(dict.fromkeys(read_sentences(options.whiten_on)))
     with show_progress("sentences for whitening", options) as progress:
-        bank = encode_layers(
-            model,
-            texts,
-            summaries=needed_summaries(bases),
-            precision=options.precision,
-            progress=progress,
-        )
+        bank = model.bank(texts, summaries=needed_summaries(bases), progress=progress)
     corpus = Path(options.whiten_on).name
     return {base: fit_whitening(bank, base, corpus=corpus) for base in bases}
 
@@ -263,12 +251,14 @@ def _whitening(options: argparse.Namespace, model, strategies: Sequence[str]) ->
 # --- the parser ---------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+@functools.cache  # 25 ms, and it does not change
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    program = argparse.ArgumentParser(
         prog="lwap", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = program.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable, summary: str, epilog: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
@@ -323,4 +313,4 @@ def _parser() -> argparse.ArgumentParser:
     changes.add_commands(add)
 
     models.add_commands(commands, formatter)
-    return parser
+    return program

@@ -16,7 +16,7 @@ LISTED = 5  # pairs and sentences that are printed
 
 def _changes(options: argparse.Namespace) -> None:
     from lwap.analysis.changes import what_changed
-    from lwap.checkpoints.load import load
+    from lwap.checkpoints.cached import CachedModel
     from lwap.datasets.readers import read_pairs, read_sentences
     from lwap.encoding.diskcache import DiskCache
 
@@ -24,6 +24,7 @@ def _changes(options: argparse.Namespace) -> None:
     aggregation = options.aggregation or ("all" if options.pairs else "mean")
     pairs = read_pairs(options.pairs or ASSETS / "pairs.csv")
     sentences = read_sentences(options.sentences or ASSETS / "sentences.csv")
+    cache = None if options.no_cache else DiskCache()
     with show_progress("sentences encoded", options) as progress:
         found = what_changed(
             options.name,
@@ -33,9 +34,9 @@ def _changes(options: argparse.Namespace) -> None:
             pairs_name=options.pairs_name
             or (Path(options.pairs).stem if options.pairs else EXAMPLE),
             aggregation=aggregation,
-            cache=None if options.no_cache else DiskCache(),
+            cache=cache,
             progress=progress,
-            load=partial(load, device=options.device),
+            load=partial(CachedModel, device=options.device, cache=cache),
         )
     if options.json:
         print_json(found.to_dict())

@@ -13,7 +13,7 @@ LISTED = 20  # sentences that changed most, of the JSON
 
 
 def _map(options: argparse.Namespace) -> None:
-    from lwap.checkpoints.cached import Source
+    from lwap.checkpoints.cached import CachedModel
     from lwap.datasets.readers import read_sentence_table
     from lwap.encoding.diskcache import DiskCache
     from lwap.evaluation.spaces import plain_rows
@@ -37,10 +37,10 @@ def _map(options: argparse.Namespace) -> None:
     colour = _colour(options, table)
     cache = None if options.no_cache else DiskCache()
     names = [options.model, options.second_model or options.model]
-    known: dict[str, Source] = {}
+    known: dict[str, CachedModel] = {}
     for name in names:
         if name not in known:
-            known[name] = Source(
+            known[name] = CachedModel(
                 name, precision=options.precision, device=options.device, cache=cache
             )
     sources = [known[name] for name in names]
@@ -52,7 +52,7 @@ def _map(options: argparse.Namespace) -> None:
     for source, strategy in zip(sources, strategies, strict=True):
         source.check([strategy])
     with show_progress("sentences encoded", options) as progress:
-        spaces = measure_spaces(
+        first, second = spaces = measure_spaces(
             sources,
             strategies,
             table.sentences,
@@ -64,7 +64,8 @@ def _map(options: argparse.Namespace) -> None:
     try:
         with show_progress("steps", options) as progress:
             maps = draw_maps(
-                *spaces,
+                first,
+                second,
                 method,
                 cache=cache,
                 process=process,
@@ -77,7 +78,7 @@ def _map(options: argparse.Namespace) -> None:
         map_quality(space, coordinates)
         for space, coordinates in zip(spaces, (maps.first, maps.second), strict=True)
     ]
-    change = neighbourhood_change(*spaces, table.sentences)
+    change = neighbourhood_change(first, second, table.sentences)
     titles = strategies
     if names[0] != names[1]:
         titles = [f"{n} · {s}" for n, s in zip(names, strategies, strict=True)]

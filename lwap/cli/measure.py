@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lwap.cli.data import cache_clear, cache_prune, cache_show, data_download, data_list
 from lwap.cli.shared import (
     DEFAULT_MODEL,
     output_path,
@@ -21,13 +22,10 @@ OUTPUTS = (".csv", ".parquet", ".json", ".md", ".tex", ".html")
 AGGREGATIONS = ("all", "mean", "wmean")
 
 
-# --- sts and evaluate ---------------------------------------------------------------------------
-
-
 def _sts(options: argparse.Namespace) -> None:
-    from lwap.datasets.catalogue import STANDARD, available_tasks
     from lwap.datasets.readers import data_folder
-    from lwap.evaluation.benchmark import standard_tasks
+    from lwap.datasets.tasks import STANDARD, available_tasks
+    from lwap.evaluation.tasks import standard_tasks
 
     folder = options.data or data_folder()
     keys = options.tasks
@@ -44,10 +42,11 @@ def _sts(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from lwap.evaluation.benchmark import AVERAGE, Task
+    from lwap.evaluation.result import AVERAGE
+    from lwap.evaluation.tasks import Task
 
     low, high = options.range or (None, None)
-    if options.range and not low < high:
+    if options.range and not options.range[0] < options.range[1]:
         raise InputError(f"--range is {low:g} {high:g}; give the lowest score, then the highest.")
     if len(options.files) > 1 and AVERAGE in [Path(file).stem for file in options.files]:
         raise InputError(
@@ -217,13 +216,10 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-# --- geometry -----------------------------------------------------------------------------------
-
-
 def _geometry(options: argparse.Namespace) -> None:
     from lwap.datasets.readers import data_folder
-    from lwap.evaluation.benchmark import Task, standard_tasks
     from lwap.evaluation.spaces import evaluate_geometry
+    from lwap.evaluation.tasks import Task, standard_tasks
 
     _check_seed(options)
     if options.file and options.task:
@@ -277,9 +273,6 @@ def _print_geometry(result) -> None:
     _print_notes(result.notes)
 
 
-# --- retrieval ----------------------------------------------------------------------------------
-
-
 def _retrieval(options: argparse.Namespace) -> None:
     from lwap.datasets.readers import read_retrieval
     from lwap.evaluation.spaces import evaluate_retrieval
@@ -323,108 +316,6 @@ def _retrieval(options: argparse.Namespace) -> None:
         print(f"Written: {output}")
 
 
-# --- cache and data -----------------------------------------------------------------------------
-
-
-def _cache_show(options: argparse.Namespace) -> None:
-    from lwap.encoding.diskcache import DiskCache
-
-    cache = DiskCache()
-    usage = cache.usage()
-    if options.json:
-        print_json(
-            {
-                "folder": str(cache.folder),
-                "limit_bytes": cache.limit_bytes,
-                "kinds": [vars(entry) for entry in usage],
-            }
-        )
-        return
-    total = sum(entry.bytes for entry in usage)
-    print(f"{cache.folder}: {total / 1e9:.2f} of {cache.limit_bytes / 1e9:g} GB")
-    for entry in usage:
-        print(f"  {entry.kind:<10}{entry.entries:>8} entries{entry.bytes / 1e6:>12.1f} MB")
-    print("LWAP_CACHE names another folder, LWAP_CACHE_GB another limit.")
-
-
-def _cache_prune(options: argparse.Namespace) -> None:
-    from lwap.encoding.diskcache import DiskCache, checked_gigabytes
-
-    limit = None if options.limit is None else checked_gigabytes(options.limit)
-    _say_removed(options, DiskCache().prune(limit))
-
-
-def _cache_clear(options: argparse.Namespace) -> None:
-    from lwap.encoding.diskcache import DiskCache
-
-    _say_removed(options, DiskCache().prune(0))
-
-
-def _say_removed(options: argparse.Namespace, removed: int) -> None:
-    if options.json:
-        print_json({"removed_bytes": removed})
-    else:
-        print(f"Removed {removed / 1e6:.1f} MB.")
-
-
-def _data_list(options: argparse.Namespace) -> None:
-    from lwap.datasets.catalogue import PUBLIC_SETS, STS_TASKS, available_tasks, verify_sources
-    from lwap.datasets.readers import data_folder
-
-    folder = options.folder or data_folder()
-    there = available_tasks(folder)
-    if options.json:
-        print_json(
-            {
-                "folder": str(folder),
-                "sts": there,
-                "sources": verify_sources(folder),
-                "sets": [
-                    {
-                        "name": entry.name,
-                        "about": entry.about,
-                        "hub_ids": sorted({file.hub_id for file in entry.files}),
-                        "licences": sorted({file.licence for file in entry.files}),
-                    }
-                    for entry in PUBLIC_SETS
-                ],
-            }
-        )
-        return
-    print(f"In {folder}:")
-    for task in STS_TASKS:
-        print(f"  {task.key:<10}{task.title:<14}{'there' if task.key in there else 'not there'}")
-    for line in verify_sources(folder):
-        print(f"  {line}")
-    print("\nTo download (python -m lwap data download NAME):")
-    for entry in PUBLIC_SETS:
-        licences = ", ".join(sorted({file.licence for file in entry.files}))
-        print(f"  {entry.name:<16}{entry.about}  [{licences}]")
-
-
-def _data_download(options: argparse.Namespace) -> None:
-    from lwap.datasets.catalogue import download
-    from lwap.datasets.readers import data_folder
-
-    folder = options.folder or data_folder()
-    with show_progress("files", options) as progress:
-        files = download(
-            options.name,
-            folder,
-            revision=options.revision,
-            overwrite=options.overwrite,
-            progress=progress,
-        )
-    if options.json:
-        print_json({"files": [str(file) for file in files]})
-        return
-    for file in files:
-        print(f"Written: {file}")
-
-
-# --- shared by these commands -------------------------------------------------------------------
-
-
 def _cache(options: argparse.Namespace):
     from lwap.encoding.diskcache import DiskCache
 
@@ -463,9 +354,6 @@ def _check_seed(options: argparse.Namespace) -> None:
 def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
-
-
-# --- the parser ---------------------------------------------------------------------------------
 
 
 def add_commands(add: Callable, commands, formatter) -> None:
@@ -555,23 +443,23 @@ def add_commands(add: Callable, commands, formatter) -> None:
         return command
 
     cache = group("cache", "Show or empty the cache of evaluations.", "cache show")
-    action(cache, "show", _cache_show, "Show what the cache holds.", "cache show")
+    action(cache, "show", cache_show, "Show what the cache holds.", "cache show")
     prune = action(
         cache,
         "prune",
-        _cache_prune,
+        cache_prune,
         "Remove the oldest entries beyond a limit.",
         "cache prune --limit 1",
     )
     prune.add_argument("--limit", type=float, metavar="GB", help="default: the cache's own")
-    action(cache, "clear", _cache_clear, "Remove every entry.", "cache clear")
+    action(cache, "clear", cache_clear, "Remove every entry.", "cache clear")
 
     data = group("data", "List and download public data sets.", "data list")
     listing = action(
-        data, "list", _data_list, "Show which sets are there and which can be got.", "data list"
+        data, "list", data_list, "Show which sets are there and which can be got.", "data list"
     )
     download = action(
-        data, "download", _data_download, "Download a public set from the hub.", "data download sts"
+        data, "download", data_download, "Download a public set from the hub.", "data download sts"
     )
     download.add_argument("name", help="e.g. sts; `data list` shows all")
     download.add_argument("--revision", help="of the hub's repository")

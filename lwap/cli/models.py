@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _rename(options: argparse.Namespace) -> None:
-    from lwap.library.stored import rename
+    from lwap.library.edit import rename
 
     model = rename(options.name, options.new)
     if options.json:
@@ -75,7 +75,8 @@ def _rename(options: argparse.Namespace) -> None:
 
 
 def _delete(options: argparse.Namespace) -> None:
-    from lwap.library.stored import delete, own_model, what_stays
+    from lwap.library.edit import delete, what_stays
+    from lwap.library.stored import own_model
 
     model = own_model(options.name, "deleted")
     if not options.yes:
@@ -102,7 +103,7 @@ def _delete(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from lwap.library.stored import import_checkpoint
+    from lwap.library.archive import import_checkpoint
 
     model = import_checkpoint(options.path, options.name)
     if options.json:
@@ -122,7 +123,8 @@ def _merge(options: argparse.Namespace) -> None:
     from lwap.checkpoints.save import check_target
     from lwap.datasets.readers import data_folder, read_pairs
     from lwap.encoding.sources import file_sha256
-    from lwap.library.stored import MODEL, check_name
+    from lwap.library.edit import check_name
+    from lwap.library.stored import MODEL
     from lwap.training.merge import merge_checkpoints, save_merged
     from lwap.training.save import merge_command
 

@@ -24,11 +24,11 @@ def _train(options: argparse.Namespace) -> None:
     from lwap.encoding.hardware import resolve_device
     from lwap.encoding.sources import file_sha256
     from lwap.training.check import check_data
-    from lwap.training.loop import is_first_process, world_size
+    from lwap.training.follower import is_first_process, world_size
     from lwap.training.save import command_of, given_settings
 
     resolve_device("auto")
-    config = _config(options)
+    config = train_config(options)
     if bool(options.triplets) == bool(options.sentences):
         raise InputError("Give --triplets FILE, or --sentences FILE, one of the two.")
     source = Path(options.triplets or options.sentences)
@@ -92,7 +92,7 @@ def _train(options: argparse.Namespace) -> None:
     _work(run, options)
 
 
-def _config(options: argparse.Namespace):
+def train_config(options: argparse.Namespace):
     """Return the settings: those of the preset, and what was said beside it."""
     from lwap.training import TrainConfig
     from lwap.training.declarations import DEFAULT_OBJECTIVE, objective_of
@@ -110,7 +110,7 @@ def _config(options: argparse.Namespace):
 def _train_into(output: Path, options, config, data, dev, dev_name, encoder, about) -> None:
     """Train here and now, into a folder that the person named; nothing else is kept."""
     from lwap.training import train
-    from lwap.training.loop import is_first_process
+    from lwap.training.follower import is_first_process
     from lwap.training.save import save_result
 
     name = options.name or (output.parent.name if output.name == "model" else output.name)

@@ -24,17 +24,17 @@ from lwap.errors import InputError
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_MEGABYTES = 200
 
-PAIR_COLUMNS = {
+PAIR_COLUMNS: dict[str, tuple[str, ...]] = {
     "sentence1": ("sentence1", "sent1", "text1"),
     "sentence2": ("sentence2", "sent2", "text2"),
 }
 SCORE_COLUMN = ("score", "label_score", "similarity", "gold")
-TRIPLET_COLUMNS = {
+TRIPLET_COLUMNS: dict[str, tuple[str, ...]] = {
     "sent0": ("sent0", "anchor"),
     "sent1": ("sent1", "positive"),
     "hard_neg": ("hard_neg", "negative"),
 }
-SENTENCE_COLUMN = {"sentence": ("sentence", "text")}
+SENTENCE_COLUMN: dict[str, tuple[str, ...]] = {"sentence": ("sentence", "text")}
 GROUP_COLUMN = ("group", "paraphrase")
 MAX_GROUP = 50  # sentences that mean the same of which every pair is taken
 
@@ -187,7 +187,7 @@ def _same_group(groups: Sequence[str]) -> np.ndarray | None:
     for row, group in enumerate(groups):
         if group:
             rows_of.setdefault(group, []).append(row)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for rows in rows_of.values():
         if len(rows) <= MAX_GROUP:
             pairs += itertools.combinations(rows, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -47,7 +48,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
         CheckpointError: If it has none.
     """
     weights = {name: value.cpu().contiguous() for name, value in adapter_weights(model).items()}
-    layers = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
     if not weights:
         raise CheckpointError(f"'{folder}' is not written: the encoder has no adapters to save.")
     folder.mkdir()

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lwap.encoding.encoder import TOKENIZER_LOCK, LayerwiseTransformer
 from lwap.encoding.hardware import in_precision, resolve_precision
@@ -70,7 +71,7 @@ class LayerBank:
     is_truncated: np.ndarray
     max_tokens: int
     encoder: str
-    heads: dict[str, nn.Module] = field(default_factory=dict, repr=False)
+    heads: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -102,22 +103,25 @@ class LayerBank:
         return "CLS" if self.last_tokens is None else "last token"
 
     def _any_states(self) -> np.ndarray:
-        return self.mean if self.mean is not None else self.cls
+        states = self.mean if self.mean is not None else self.cls
+        assert states is not None  # only a bank of states is asked
+        return states
 
     def select(self, rows: Sequence[int] | np.ndarray) -> LayerBank:
         """Return the bank of some sentences: those at `rows` in that order, or a mask's."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
 
-        def take(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[rows]
-
+        held = {name: getattr(self, name) for name in _ARRAYS}
+        taken: dict[str, Any] = {
+            name: array[rows] for name, array in held.items() if array is not None
+        }
         return replace(
             self,
             texts=tuple(self.texts[row] for row in rows),
             token_counts=self.token_counts[rows],
             is_truncated=self.is_truncated[rows],
-            **{name: take(getattr(self, name)) for name in _ARRAYS},
+            **taken,
         )
 
     @classmethod
@@ -136,6 +140,7 @@ class LayerBank:
                 name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in facts["arrays"]
             }
             parts = [*arrays.values(), *(facts[name] for name in _COLUMNS)]
+            held: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
             if len(counts := {len(part) for part in parts}) != 1:
                 raise ValueError(f"its parts hold {sorted(counts)} sentences")
             return cls(
@@ -144,7 +149,7 @@ class LayerBank:
                 is_truncated=np.array(facts["is_truncated"], dtype=bool),
                 max_tokens=facts["max_tokens"],
                 encoder=facts["encoder"],
-                **{name: arrays.get(name) for name in _ARRAYS},
+                **held,
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise InputError(
@@ -319,7 +324,7 @@ def layerwise_transformer(model: SentenceTransformer) -> LayerwiseTransformer:
     return LayerwiseTransformer.from_transformer(first)
 
 
-def model_heads(model: SentenceTransformer) -> dict[str, nn.Module]:
+def model_heads(model: SentenceTransformer) -> dict[str, Any]:
     """Return the trained poolings over layers of a model, by the strategy that each one names."""
     if not isinstance(model, SentenceTransformer):
         return {}

@@ -59,6 +59,11 @@ class DiskCache:
     notes: list[str] = field(default_factory=list)
     is_writable: bool = True
 
+    def begin(self) -> None:
+        """Begin a new piece of work: nothing was said yet, and the disk may take entries again."""
+        self.notes.clear()
+        self.is_writable = True
+
     def names(self, kind: str) -> list[str]:
         """Return the names of the entries below `kind`, which may be a path, sorted."""
         with contextlib.suppress(OSError):

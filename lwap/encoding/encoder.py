@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lwap.encoding.backbone import find_layers, is_causal_decoder, position_limit
 from lwap.encoding.reductions import first_token, last_token, token_mean
@@ -74,6 +74,9 @@ class LayerwiseTransformer(Transformer):
         ModelError: If the architecture's layers cannot be found, or some have no weights.
     """
 
+    tokenizer: PreTrainedTokenizerBase  # a model without one is refused
+    max_seq_length: Any  # of tokens; None where there is no limit
+
     def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
         super().__init__(model_name_or_path, **kwargs)
         self._install_hooks()
@@ -87,7 +90,8 @@ class LayerwiseTransformer(Transformer):
         transformers gives random numbers to what a file lacks, and only its log says so.
         """
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, found = super()._load_model(model_name_or_path, *args, **kwargs)
+        loaded: Any = super()._load_model(model_name_or_path, *args, **kwargs)
+        model, found = loaded  # both, since loading info was asked for
         random = found["missing_keys"] | {name for name, *_ in found["mismatched_keys"]}
         # A pooler is never read here, and many encoders are published without one.
         lacking = sorted(name for name in random if "pooler." not in name)

@@ -1,4 +1,4 @@
-"""Where encoders come from: the bundled package, a folder, or the hub; and hashes of their files.
+"""Where encoders come from, each source declared at the end; and hashes of their files.
 
 Knows files only, and imports no torch: what a checkpoint is can be said at once.
 """
@@ -11,9 +11,12 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lwap.errors import ModelError
+from lwap.registry import SOURCES
 
 BUNDLED = "all-MiniLM-L6-v2"
 BUNDLED_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -121,18 +124,8 @@ def resolve_encoder(name_or_path: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: If nothing of that name can be found, or the hub cannot be reached.
     """
-    if is_bundled_name(name_or_path):
-        folder = bundled_folder()
-        if folder is not None:
-            return folder
-        name_or_path = BUNDLED_ID
-    # os.path says False of a name that no file can have, where Path raises.
-    path = Path(os.path.expanduser(name_or_path))
-    if os.path.isdir(path):
-        return path
-    if os.path.isfile(path):
-        raise ModelError(f"'{name_or_path}' is a file. Give the folder that holds the model.")
-    return download(name_or_path, revision)
+    source = next(each for each in SOURCES.values() if each.takes(name_or_path))
+    return source.find(name_or_path, revision)
 
 
 def download(hub_id: str, revision: str | None = None) -> Path:
@@ -185,3 +178,60 @@ def download(hub_id: str, revision: str | None = None) -> Path:
     except Exception as error:  # a full disk, a broken connection: no base class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"'{hub_id}' cannot be downloaded ({reason}). {ways_out}.") from error
+
+
+# --- the sources --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where encoders come from; the first that takes a name finds it.
+
+    Attributes:
+        name: What it is called.
+        explanation: One sentence: what is found there, and how it is named.
+        takes: Whether a name is one of its own.
+        find: Name and revision to the local folder.
+    """
+
+    name: str
+    explanation: str
+    takes: Callable[[str], bool]
+    find: Callable[[str, str | None], Path]
+
+
+def _bundled(name: str, revision: str | None) -> Path:
+    return bundled_folder() or download(BUNDLED_ID, revision)
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    if os.path.isfile(os.path.expanduser(name)):
+        raise ModelError(f"'{name}' is a file. Give the folder that holds the model.")
+    return Path(os.path.expanduser(name))
+
+
+SOURCES.add(
+    EncoderSource(
+        name="bundled",
+        explanation=f"{BUNDLED}, which a package brings along: it needs no download.",
+        takes=is_bundled_name,
+        find=_bundled,
+    )
+)
+SOURCES.add(
+    EncoderSource(
+        name="folder",
+        explanation="A folder of sentence-transformers or transformers, by its path.",
+        # os.path says False of a name that no file can have, where Path raises.
+        takes=lambda name: os.path.exists(os.path.expanduser(name)),
+        find=_folder,
+    )
+)
+SOURCES.add(
+    EncoderSource(
+        name="hub",
+        explanation="A model of the Hugging Face hub by its id, such as BAAI/bge-small-en-v1.5.",
+        takes=lambda name: True,
+        find=lambda name, revision: download(name, revision),
+    )
+)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 from lwap.encoding.bank import (
     LayerBank,
@@ -33,9 +37,10 @@ KIND = "banks"
 FORMAT = 1  # of what is kept; a change gives every sentence another key
 SHARD = 4096  # sentences a file
 MEMORY = 600_000_000  # bytes of summaries kept in memory where the disk takes none
+AT_HAND = 64_000_000  # bytes of the latest ones kept in memory beside the disk
 _COLUMNS = ("token_counts", "is_truncated")
 _NAMES_AND_VERSIONS = {"_name_or_path", "architectures", "transformers_version"}
-_STATES = {
+_STATES: dict[str, tuple[str, ...]] = {
     Summary.CLS: ("cls", "last_tokens"),
     Summary.MEAN: ("mean",),
     Summary.MAX: ("max",),
@@ -52,22 +57,50 @@ class LayerStore:
         cache: Where the summaries are kept; None keeps the latest in memory only.
     """
 
-    def __init__(self, model, *, precision: str = "fp32", cache: DiskCache | None = None) -> None:
+    def __init__(
+        self, model: SentenceTransformer, *, precision: str = "fp32", cache: DiskCache | None = None
+    ) -> None:
         self.model = model
         self.cache = cache
         transformer = layerwise_transformer(model)
         self.precision = resolve_precision(precision, transformer.device)
-        self.key = encoder_key(model, self.precision)
-        self._kind = f"{KIND}/{self.key}"
+        self.first: LayerStore | None = None  # whose memory it shares
         self._memory: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+        self._on_disk: set[str] = set()  # of what is in memory
         self._place: dict[bytes, tuple[str, int]] = {}
+        self._lock = threading.RLock()  # of the two above; nothing is encoded under it
         if cache is not None:
             for name in cache.names(self._kind):
                 self._index(name)
 
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that a sentence's summaries depend on but the sentence itself."""
+        return encoder_key(self.model, self.precision)
+
+    @property
+    def _kind(self) -> str:
+        return f"{KIND}/{self.key}"
+
     def join(self, other: LayerStore) -> None:
         """Keep summaries where another store of the same key keeps them."""
-        self._memory, self._place = other._memory, other._place
+        if other is self:
+            return
+        with other._lock:
+            for name, arrays in self._memory.items():
+                other._memory.setdefault(name, arrays)
+            for key, place in self._place.items():
+                other._place.setdefault(key, place)
+            other._on_disk |= self._on_disk
+        self._memory, self._on_disk = other._memory, other._on_disk
+        self._place, self._lock = other._place, other._lock
+
+    @property
+    def _row_bytes(self) -> int:
+        """What the states of a sentence take."""
+        transformer = layerwise_transformer(self.model)
+        vectors = transformer.num_states * (3 if transformer.is_causal else 2)
+        return 4 * vectors * transformer.get_embedding_dimension()
 
     def missing(self, texts: Sequence[str]) -> list[str]:
         """Return the distinct sentences that are not kept yet."""
@@ -77,7 +110,7 @@ class LayerStore:
         self,
         texts: Sequence[str],
         *,
-        summaries: Sequence[Summary] = tuple(Summary),
+        summaries: Sequence[str] = tuple(Summary),
         progress: Progress | None = None,
     ) -> LayerBank:
         """Return the bank of some sentences, encoding those that are not kept.
@@ -92,13 +125,17 @@ class LayerStore:
         """
         texts = check_texts(texts)
         names = [name for summary in summaries for name in _STATES[summary]]
-        for _ in range(3):  # an entry may turn out to be damaged, or be removed meanwhile
-            self._encode(self.missing(texts), progress)
-            arrays = self._gather(texts, [*names, *_COLUMNS])
-            self._free()
-            if arrays is not None:
-                break
-        else:  # entries are removed as fast as they are written
+        arrays = None
+        # Without a disk, more than the memory keeps would only be held twice.
+        if self.cache is not None or len(self.missing(texts)) * self._row_bytes <= MEMORY:
+            for _ in range(3):  # an entry may turn out to be damaged, or be removed meanwhile
+                self._encode(self.missing(texts), progress)
+                with self._lock:
+                    arrays = self._gather(texts, [*names, *_COLUMNS])
+                    self._free()
+                if arrays is not None:
+                    break
+        if arrays is None:
             return encode_layers(
                 self.model,
                 texts,
@@ -142,21 +179,32 @@ class LayerStore:
         # Two processes that encode the same sentences write the same file.
         name = hashlib.sha256(keys).hexdigest()[:32]
         facts = {"encoder": bank.encoder, "precision": str(self.precision)}
-        if self.cache is None or not self.cache.write(self._kind, name, arrays, facts):
-            self._memory[name] = arrays
-        self._add(name, arrays["keys"])
+        is_on_disk = self.cache is not None and self.cache.write(self._kind, name, arrays, facts)
+        with self._lock:
+            if not is_on_disk or _bytes([arrays]) <= AT_HAND:
+                self._memory[name] = arrays
+                (self._on_disk.add if is_on_disk else self._on_disk.discard)(name)
+            self._add(name, arrays["keys"])
 
     def _free(self) -> None:
-        """Let the oldest summaries in memory go beyond `MEMORY`; never in the midst of a bank."""
-        while len(self._memory) > 1 and self._memory_bytes() > MEMORY:
-            oldest, _ = self._memory.popitem(last=False)
-            self._forget(oldest)
+        """Let the oldest summaries in memory go; never in the midst of a bank."""
+        for names, limit in (
+            ([name for name in self._memory if name in self._on_disk], AT_HAND),
+            ([name for name in self._memory if name not in self._on_disk], MEMORY),
+        ):
+            while len(names) > 1 and _bytes(self._memory[name] for name in names) > limit:
+                oldest = names.pop(0)
+                del self._memory[oldest]
+                if oldest not in self._on_disk:
+                    self._forget(oldest)
 
-    def _memory_bytes(self) -> int:
-        return sum(array.nbytes for arrays in self._memory.values() for array in arrays.values())
+    def _read(
+        self, name: str, only: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+        return None if self.cache is None else self.cache.read(self._kind, name, only=only)
 
     def _index(self, name: str) -> None:
-        found = self.cache.read(self._kind, name, only=("keys",))
+        found = self._read(name, ("keys",))
         if found is not None and "keys" in found[0]:
             self._add(name, found[0]["keys"])
 
@@ -181,7 +229,7 @@ class LayerStore:
         for shard, (targets, sources) in rows.items():
             arrays = self._memory.get(shard)
             if arrays is None:
-                found = self.cache.read(self._kind, shard, only=names)
+                found = self._read(shard, names)
                 if found is None:
                     self._forget(shard)
                     is_complete = False
@@ -196,7 +244,35 @@ class LayerStore:
         return out if is_complete else None
 
 
-def encoder_key(model, precision: str) -> str:
+_SHARED: WeakValueDictionary[tuple[str, str], LayerStore] = WeakValueDictionary()
+_SHARED_LOCK = threading.Lock()
+
+
+def shared_store(model: SentenceTransformer, precision: str, cache: DiskCache) -> LayerStore:
+    """Return a store that shares what is in memory with all others of its key and folder.
+
+    Models in one process that have the same encoder encode each sentence once between them.
+    """
+    store = LayerStore(model, precision=precision, cache=cache)
+    with _SHARED_LOCK:
+        first = _SHARED.setdefault((str(cache.folder), store.key), store)
+    store.join(first)
+    store.first = first  # as long as one is in use
+    return store
+
+
+def join_stores(stores: Iterable[LayerStore]) -> None:
+    """Let stores on the same encoder share what they keep."""
+    first: dict[str, LayerStore] = {}
+    for store in stores:
+        store.join(first.setdefault(store.key, store))
+
+
+def _bytes(entries: Iterable[dict[str, np.ndarray]]) -> int:
+    return sum(array.nbytes for arrays in entries for array in arrays.values())
+
+
+def encoder_key(model: SentenceTransformer, precision: str) -> str:
     """Return a hash of all that a sentence's summaries depend on but the sentence itself.
 
     Weights, configuration, tokenizer, longest input, casing, prompt and precision; taken from the

@@ -1,1 +1,4 @@
-"""Measures: semantic textual similarity, geometry of the space, semantic search."""
+"""Measures of vectors and rankings, and models measured with them on tasks.
+
+May import `checkpoints` and below.
+"""

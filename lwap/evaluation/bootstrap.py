@@ -71,7 +71,13 @@ def spearman_draws(
             weighted[ranked_gold.order] = own * gold_ranks
 
             # Bound as arguments: the threads outlive neither, but a loop variable would be shared.
-            def correlate(place, counts=counts, weighted=weighted, length=gold_length, block=block):
+            def correlate(
+                place: int,
+                counts: np.ndarray = counts,
+                weighted: np.ndarray = weighted,
+                length: np.ndarray = gold_length,
+                block: slice = block,
+            ) -> None:
                 column = ranked[place]
                 if column is None:
                     return

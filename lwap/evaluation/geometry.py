@@ -8,12 +8,14 @@ how variance spreads over directions and take the vectors as the encoder gives t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lwap.errors import InputError
+from lwap.evaluation.declarations import space_measures
 from lwap.evaluation.sts import Interval
 
 EXACT_UP_TO = 10_000  # vectors; 50 million pairs take about a second
@@ -41,6 +43,7 @@ class Geometry:
         sentences: N.
         pairs: P, 0 without pairs.
         is_exact: Whether uniformity is over all pairs; else over a sample, with an interval.
+        others: Measures of vectors that are declared beside these, by name.
     """
 
     alignment: float
@@ -51,6 +54,7 @@ class Geometry:
     sentences: int
     pairs: int
     is_exact: bool
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -88,11 +92,16 @@ def measure(
         sentences=count,
         pairs=0 if first is None else len(first),
         is_exact=count <= exact_up_to,
+        others={
+            name: each.of_vectors(vectors)
+            for name, each in space_measures().items()
+            if each.compute is not None
+        },
     )
 
 
 def measure_varied(
-    vectors: np.ndarray, positives: np.ndarray | None = None, **options
+    vectors: np.ndarray, positives: np.ndarray | None = None, **options: Any
 ) -> Geometry | None:
     """Return `measure`; None of vectors that are all the same, whose alignment looks perfect.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwap.errors import InputError
+from lwap.evaluation.declarations import ranking_measures
 from lwap.evaluation.sts import RESAMPLES, Interval
 
 Progress = Callable[[int, int], None]
@@ -30,12 +31,7 @@ PROBED_SHARE = 16  # nprobe = one list in so many …
 LEAST_PROBED = 16  # … but at least so many
 
 # The per-query measures of `RetrievalScores`, and what tables call their means.
-MEASURES = {
-    "ndcg_at_10": "nDCG@10",
-    "average_precision": "MAP",
-    "reciprocal_rank_at_10": "MRR@10",
-    "recall_at_100": "Recall@100",
-}
+MEASURES = {name: each.label for name, each in ranking_measures().items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +181,9 @@ def _fixed_point(vectors: np.ndarray, name: str, rows: Sequence[int] | np.ndarra
     for place in np.flatnonzero(~((squares > 1e-200) & (squares < 1e200))):
         largest = np.abs(vectors[place]).max()
         if not np.isfinite(largest):
+            row = rows[int(place)] + 1
             raise InputError(
-                f"{name} {rows[place] + 1} holds a number that is not finite. Leave it out, or "
+                f"{name} {row} holds a number that is not finite. Leave it out, or "
                 "encode in fp32: half precision overflows."
             )
         vectors[place] /= largest or 1.0

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
-from lwap.checkpoints.cached import Progress, Source, WhitenOn
+from lwap.checkpoints.cached import AnyModel, CachedModel, ModelOptions, Progress
 from lwap.datasets.readers import RetrievalData
-from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError
 from lwap.evaluation import geometry, retrieval
-from lwap.evaluation.benchmark import Task, versions
+from lwap.evaluation.declarations import space_measures
+from lwap.evaluation.result import versions
+from lwap.evaluation.tasks import Task
 
 POSITIVE_SHARE = 0.8  # of the range of scores: 4 of 0–5, as usual for STS-B
 # The columns of a `GeometryResult` beside its strategies; low and high are uniformity's.
-GEOMETRY = (
-    "alignment",
-    "uniformity",
-    "low",
-    "high",
-    "mean_random_cosine",
-    "effective_rank",
-    "isoscore",
-)
+_FIRST = ("alignment", "uniformity", "low", "high")
 DEPTH = 1000  # documents a query that MAP looks at, as BEIR does
 
 
@@ -118,40 +111,35 @@ class RetrievalResult:
 
 
 def evaluate_geometry(
-    model: Any,
+    model: AnyModel,
     task: Task,
     strategies: Sequence[str] | None = None,
     *,
     positive_at: float | None = None,
-    whiten_on: WhitenOn | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
     exact_up_to: int = geometry.EXACT_UP_TO,
     seed: int = 0,
-    cache: DiskCache | None = None,
-    load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
     on_strategy: Progress | None = None,
+    **options: Unpack[ModelOptions],
 ) -> GeometryResult:
     """Measure alignment, uniformity and isotropy of every strategy on a task's sentences.
 
     Args:
-        model: A name for `lwap.load`, or a model.
+        model: A name for `lwap.load`, a model, or a `CachedModel`.
         task: Scored pairs; its distinct sentences are the space, its best pairs the positives.
         strategies: By default all that the model has, single layers included.
         positive_at: Lowest score of a positive pair; by default four fifths of the way from the
             lowest to the highest score of the task, which is 4 on a scale of 0–5.
         exact_up_to: Sentences up to which uniformity is over all pairs; above it is sampled.
-        whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.
+        seed, progress, options: As in `evaluate_sts`.
         on_strategy: Called with (strategies measured, strategies in all).
 
     Raises:
         InputError: If no pair counts as positive, or the threshold is no number.
         StrategyError: If the model has no such strategy.
     """
-    source = Source(
-        model, precision=precision, device=device, cache=cache, whiten_on=whiten_on, load=load
-    )
+    source = CachedModel.of(model, **options)
+    cache = source.cache
     names = list(dict.fromkeys(strategies or source.facts.strategies))
     texts, positives, positive_at = positive_rows(task, positive_at)
     num_positive = int((task.gold >= positive_at).sum())
@@ -218,34 +206,29 @@ def positive_rows(
 
 
 def evaluate_retrieval(
-    model: Any,
+    model: AnyModel,
     data: RetrievalData,
     strategies: Sequence[str] | None = None,
     *,
-    whiten_on: WhitenOn | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
     exact_up_to: int = retrieval.EXACT_UP_TO,
     seed: int = 0,
-    cache: DiskCache | None = None,
-    load: Callable[[str], Any] | None = None,
     progress: Progress | None = None,
+    **options: Unpack[ModelOptions],
 ) -> RetrievalResult:
     """Search a collection under every strategy: nDCG@10, MAP, MRR@10 and Recall@100.
 
     Args:
-        model: A name for `lwap.load`, or a model.
+        model: A name for `lwap.load`, a model, or a `CachedModel`.
         data: From `lwap.datasets.readers.read_retrieval`.
         strategies: By default all that the model has, single layers included.
         exact_up_to: Documents up to which every one is compared; above it faiss searches.
-        whiten_on, precision, device, seed, cache, load, progress: As in `evaluate_sts`.
+        seed, progress, options: As in `evaluate_sts`.
 
     Raises:
         StrategyError: If the model has no such strategy.
     """
-    source = Source(
-        model, precision=precision, device=device, cache=cache, whiten_on=whiten_on, load=load
-    )
+    source = CachedModel.of(model, **options)
+    cache = source.cache
     names = list(dict.fromkeys(strategies or source.facts.strategies))
     texts = list(dict.fromkeys([*data.documents, *data.queries]))
     row_of = {text: row for row, text in enumerate(texts)}
@@ -303,15 +286,21 @@ def evaluate_retrieval(
     )
 
 
-def _measured(vectors: np.ndarray, positives: np.ndarray | None, **options) -> dict[str, float]:
+def _measured(
+    vectors: np.ndarray, positives: np.ndarray | None, **options: Any
+) -> dict[str, float]:
     """Return a row of the table of geometry, but for its strategy."""
     found = geometry.measure_varied(vectors, positives, **options)
     if found is None:
-        return dict.fromkeys(GEOMETRY, math.nan)
-    uniformity = found.uniformity
-    bounds = (uniformity.value, uniformity.low, uniformity.high)
-    isotropy = (found.mean_random_cosine, found.effective_rank, found.isoscore)
-    return dict(zip(GEOMETRY, (found.alignment, *bounds, *isotropy), strict=True))
+        return dict.fromkeys(geometry_columns(), math.nan)
+    numbers = {name: each.of_geometry(found) for name, each in space_measures().items()}
+    bounds = {"low": found.uniformity.low, "high": found.uniformity.high}
+    return {name: (numbers | bounds)[name] for name in geometry_columns()}
+
+
+def geometry_columns() -> list[str]:
+    """Return the columns of a `GeometryResult` beside its strategies."""
+    return list(dict.fromkeys([*_FIRST, *space_measures()]))
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

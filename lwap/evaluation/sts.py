@@ -125,9 +125,10 @@ def correlations(
     gold = check_scores(gold)
     names = [] if subsets is None else list(dict.fromkeys(subsets))
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    options = {"resamples": resamples, "seed": seeds}
-    values = {Aggregation.ALL: _spearman_of_each(cosines, gold)}
-    draws = {Aggregation.ALL: spearman_draws(cosines, gold, **options)}
+    values: dict[str, np.ndarray] = {Aggregation.ALL: _spearman_of_each(cosines, gold)}
+    draws: dict[str, np.ndarray] = {
+        Aggregation.ALL: spearman_draws(cosines, gold, resamples=resamples, seed=seeds)
+    }
     if len(names) < 2:
         for name in (Aggregation.MEAN, Aggregation.WMEAN):
             values[name], draws[name] = values[Aggregation.ALL], draws[Aggregation.ALL]
@@ -152,7 +153,7 @@ def correlations(
     return Correlations(values, draws, len(gold))
 
 
-def check_scores(gold: Sequence[float]) -> np.ndarray:
+def check_scores(gold: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return gold scores (P,) as float64.
 
     Raises:

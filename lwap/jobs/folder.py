@@ -195,7 +195,7 @@ class Run:
         return total
 
 
-def new_folder(runs: Path, name: str, request: Request, data, dev=None) -> Run:
+def new_folder(runs: Path, name: str, request: Request, data: Any, dev: Any = None) -> Run:
     """Make a run's folder, whole; a name that is taken gets a number.
 
     Args:
@@ -281,7 +281,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _table(data):
+def _table(data: Any) -> Any:
     import pandas as pd
 
     from lwap.encoding.bank import is_unicode  # which loads torch: a run is made where it is loaded

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ class Worker:
                 finally:
                     self._turn.release()
             except LwapError as error:
-                from lwap.training.loop import RunStopped
+                from lwap.training.follower import RunStopped
 
                 if isinstance(error, RunStopped):
                     return self._end(Phase.STOPPED, str(error))
@@ -97,7 +97,7 @@ class Worker:
                 return self._end(Phase.FAILED, f"{type(error).__name__}: {error} (see the log)")
 
     @contextlib.contextmanager
-    def _alone(self):
+    def _alone(self) -> Iterator[None]:
         try:
             with FileLock(self.run.folder / OWN, timeout=0):
                 yield
@@ -141,7 +141,7 @@ class Worker:
         self._write(with_phase(started, Phase.PREPARING))
         from lwap.checkpoints.load import identify_encoder
         from lwap.training import TrainConfig, train
-        from lwap.training.loop import SAVE_SECONDS
+        from lwap.training.follower import SAVE_SECONDS
         from lwap.training.save import save_result
 
         request = self.run.request

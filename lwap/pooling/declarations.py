@@ -85,6 +85,7 @@ class Strategy:
 
     def head_class(self) -> type:
         """Return the class of its trained pooling; imports torch."""
+        assert self.head is not None  # only a strategy that needs training is asked
         return resolve(self.head)
 
     def describe(self, options: Mapping[str, Any]) -> str:

@@ -5,13 +5,14 @@ Knows layer summaries only: nothing of text, tokenizers or files other than its 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
 
 from lwap.encoding.backbone import is_causal_decoder
+from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.encoding.reductions import first_token, last_token, token_mean
 from lwap.errors import ConfigError, ModelError
 from lwap.pooling.formulas import layer_attention
@@ -34,7 +35,7 @@ class LayerHead(Module):
     reads_last_token = False  # set in on_model_ready for causal decoders behind a stock Transformer
 
     @classmethod
-    def for_encoder(cls, settings, encoder) -> list[nn.Module]:
+    def for_encoder(cls, settings: Any, encoder: LayerwiseTransformer) -> list[nn.Module]:
         """Return what a run trains behind an encoder, by its settings: this pooling, new."""
         options = STRATEGIES[cls.strategy].training.options
         chosen = {name: getattr(settings, name) for name in options}
@@ -88,7 +89,7 @@ class LayerHead(Module):
         """Return D, the dimension of the sentence embedding."""
         return self.embedding_dimension
 
-    def on_model_ready(self, model: nn.Module) -> None:
+    def on_model_ready(self, model: Any) -> None:
         """Check this head against the encoder as soon as the whole model is assembled.
 
         Raises:
@@ -108,7 +109,9 @@ class LayerHead(Module):
                 "Use the encoder that the head was trained on."
             )
 
-    def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
+    def save(
+        self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any
+    ) -> None:
         """Write the configuration and the weights (safetensors only) into `output_path`."""
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=True)
@@ -122,10 +125,11 @@ class LayerHead(Module):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
-        **kwargs,
-    ):
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Load configuration and weights. The base class' `load` would skip the weights."""
-        hub = {
+        hub: dict[str, Any] = {
             "subfolder": subfolder,
             "token": token,
             "cache_folder": cache_folder,

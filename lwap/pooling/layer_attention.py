@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lwap.encoding.backbone import has_unnormalised_states
+from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.errors import ConfigError, check_choice
 from lwap.pooling.declarations import Query, Residual, Scale
 from lwap.pooling.formulas import knocked_out_weights, layer_logits
@@ -102,7 +103,7 @@ class LayerwiseAttentionPooling(LayerHead):
             self.norm = nn.LayerNorm(embedding_dimension)
 
     @classmethod
-    def for_encoder(cls, settings, encoder) -> list[nn.Module]:
+    def for_encoder(cls, settings: Any, encoder: LayerwiseTransformer) -> list[nn.Module]:
         """Return what a run trains behind an encoder, by its settings.
 
         Raises:
@@ -158,7 +159,7 @@ class LayerwiseAttentionPooling(LayerHead):
             embedding = embedding + self.residual_scale * length * direction
         return embedding
 
-    def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add `sentence_embedding` (B, D) and `layer_attention` (B, Q, S) to the features."""
         layer_query, layer_means = self.layer_summaries(features)
         attention, values = self.attend(layer_query, layer_means, training=self.training)

@@ -46,7 +46,7 @@ class ScalarMix(LayerHead):
         """Return the same logits for every sentence, (B, 1, S), and the means as values."""
         return self.weights.expand(len(layer_means), 1, -1), layer_means
 
-    def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add `sentence_embedding` (B, D) and `layer_attention` (B, 1, S) to the features."""
         layer_query, layer_means = self.layer_summaries(features)
         attention, values = self.attend(layer_query, layer_means)

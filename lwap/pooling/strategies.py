@@ -6,7 +6,7 @@ scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +31,7 @@ from lwap.registry import STRATEGIES
 WHITEN = "+whiten"
 
 
-def strategies(model=None) -> dict[str, Strategy]:
+def strategies(model: SentenceTransformer | None = None) -> dict[str, Strategy]:
     """Return the pooling strategies by name, in the order that they are shown in.
 
     Args:
@@ -46,7 +46,7 @@ def strategies(model=None) -> dict[str, Strategy]:
     """
     states = ["K"] if model is None else range(layerwise_transformer(model).num_states)
     heads = STRATEGIES if model is None else model_heads(model)
-    found = {}
+    found: dict[str, Strategy] = {}
     for entry in STRATEGIES.values():
         if entry.is_per_state:
             found |= {f"{entry.name}:{state}": _of_state(entry, state) for state in states}
@@ -55,12 +55,12 @@ def strategies(model=None) -> dict[str, Strategy]:
     return found
 
 
-def default_strategies(model) -> list[str]:
+def default_strategies(model: SentenceTransformer) -> list[str]:
     """Return the strategies that are compared when nobody says which: all but single layers."""
     return [name for name, entry in strategies(model).items() if not entry.is_per_state]
 
 
-def own_strategy(model) -> str | None:
+def own_strategy(model: SentenceTransformer) -> str | None:
     """Return the strategy that the model's own `encode` uses, None where it is none of ours.
 
     Sentence-transformers also has poolings without a strategy here: weighted means, and several
@@ -115,7 +115,7 @@ def describe(name: str) -> Strategy:
     return replace(entry, name=name, formula=formula, reference="BERT-whitening")
 
 
-def needed_summaries(names) -> tuple[Summary, ...]:
+def needed_summaries(names: Iterable[str]) -> tuple[Summary, ...]:
     """Return what a bank must hold for these strategies ("mean" at least, which all banks need)."""
     needed = {summary for name in names for summary in describe(name).summaries}
     return tuple(summary for summary in Summary if summary in needed | {Summary.MEAN})
@@ -151,6 +151,7 @@ def embed(
     if info.needs_training:
         vectors = run_head(bank, bank.heads[base])
     else:
+        assert info.pool is not None  # where nothing is trained
         state = base.partition(":")[2]
         vectors = info.pool(bank, int(state)) if state else info.pool(bank)
     if whitened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +40,11 @@ def in_eval(module: torch.nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def head_chunks(bank: LayerBank, like: torch.Tensor):
+def head_chunks(
+    bank: LayerBank, like: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
     """Yield (query vectors, means, rows) of a bank in chunks, (n, S, D) tensors like `like`."""
+    assert bank.query is not None and bank.mean is not None  # `check_summaries` was asked
     for start in range(0, len(bank), HEAD_ROWS):
         rows = slice(start, start + HEAD_ROWS)
         query, means = (
@@ -69,7 +73,7 @@ def layer_weights(bank: LayerBank) -> np.ndarray:
     return np.concatenate(found)
 
 
-def bank_head(bank: LayerBank):
+def bank_head(bank: LayerBank) -> tuple[str, Any]:
     """Return (strategy, head) of the trained pooling that a bank's model has.
 
     Raises:
@@ -83,7 +87,7 @@ def bank_head(bank: LayerBank):
     return next(iter(bank.heads.items()))
 
 
-def check_summaries(bank: LayerBank, summaries: Iterable[Summary], reader: str) -> None:
+def check_summaries(bank: LayerBank, summaries: Iterable[str], reader: str) -> None:
     """Refuse a bank that does not hold what `reader`, a strategy or a function, reads.
 
     Raises:

@@ -25,7 +25,7 @@ from lwap.errors import ConfigError
 Progress = Callable[[int, int], None]
 
 HEARD = 0.2  # seconds after which `progress` is called though there is no news
-PACKAGE = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("worker.py")
 
 
 class UmapProcess:
@@ -94,6 +94,7 @@ class UmapProcess:
 
     def _fit(self, folder: str, config: dict[str, Any], advance: Progress) -> np.ndarray:
         process = self._ensure()
+        assert process.stdin is not None  # it was asked for
         with contextlib.suppress(OSError, ValueError):  # it ended, or was: said below
             process.stdin.write(json.dumps({"folder": folder, **config}) + "\n")
             process.stdin.flush()
@@ -124,15 +125,13 @@ class UmapProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
-        paths = [str(PACKAGE), os.environ.get("PYTHONPATH", "")]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process ends)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lwap.projection.worker"],
+            [sys.executable, "-P", str(WORKER)],  # by path: the package would import scipy
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
         self._answers = queue.Queue()
         threading.Thread(
@@ -160,7 +159,8 @@ class UmapProcess:
                 process.wait()
                 for stream in (process.stdin, process.stdout):
                     with contextlib.suppress(OSError):
-                        stream.close()
+                        if stream is not None:
+                            stream.close()
             if self._log is not None:
                 self._log.close()
                 self._log = None
@@ -169,6 +169,6 @@ class UmapProcess:
 def _read(process: subprocess.Popen, answers: queue.Queue) -> None:
     """Put what the process says into the queue; None when it ended."""
     with contextlib.suppress(OSError, ValueError):  # closed while it was read
-        for line in process.stdout:
+        for line in process.stdout or ():
             answers.put(json.loads(line))
     answers.put(None)

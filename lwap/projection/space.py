@@ -1,6 +1,6 @@
 """Two embedding spaces of the same sentences: their measures, maps, and what changed between them.
 
-A space is what one strategy of one model makes of N sentences. Knows models by `Source` only.
+A space is what one strategy of one model makes of N sentences. Knows models as `CachedModel` only.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lwap.checkpoints.cached import Source
+from lwap.checkpoints.cached import CachedModel
 from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError
 from lwap.evaluation import geometry
+from lwap.evaluation.declarations import space_measures
 from lwap.evaluation.geometry import CosineHistogram, Geometry
 from lwap.projection.maps import (
     Method,
@@ -35,8 +37,6 @@ Progress = Callable[[int, int], None]
 CHANGE_K = 10  # neighbours that the change of a neighbourhood is counted over
 COURSE_SENTENCES = 5_000  # sentences of the layer-by-layer measures; above it an even sample
 STABILITY_SEEDS = 2  # further seeds that a map is compared with
-
-MEASURES = ("uniformity", "alignment", "mean cosine", "effective rank", "IsoScore")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +64,17 @@ class Space:
         return len(self.unit)
 
     def numbers(self) -> dict[str, float]:
-        """Return the measures by the names in `MEASURES`."""
+        """Return the measures by their labels."""
         return _by_name(self.geometry)
 
 
 def _by_name(found: Geometry) -> dict[str, float]:
-    values = (
-        found.uniformity.value,
-        found.alignment,
-        found.mean_random_cosine,
-        found.effective_rank,
-        found.isoscore,
-    )
-    return dict(zip(MEASURES, values, strict=True))
+    return {each.label: each.of_geometry(found) for each in space_measures().values()}
+
+
+def measure_labels() -> list[str]:
+    """Return what the measures of a space are called in tables and figures."""
+    return [each.label for each in space_measures().values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ class Stability:
 
 
 def measure_spaces(
-    sources: Sequence[Source],
+    sources: Sequence[CachedModel],
     strategies: Sequence[str],
     texts: Sequence[str],
     *,
@@ -154,7 +152,7 @@ def measure_spaces(
     return [found[id(each), name] for each, name in zip(sources, strategies, strict=True)]
 
 
-def _checked(vectors: np.ndarray, source: Source, strategy: str) -> np.ndarray:
+def _checked(vectors: np.ndarray, source: CachedModel, strategy: str) -> np.ndarray:
     try:
         return checked(vectors)
     except InputError as error:
@@ -228,7 +226,7 @@ def draw_maps(
 def numbers_table(
     names: Sequence[str], spaces: Sequence[Space], quality: Sequence[Quality]
 ) -> pd.DataFrame:
-    """Return a row a space: its name, `MEASURES`, and what its map keeps."""
+    """Return a row a space: its name, the measures, and what its map keeps."""
     return pd.DataFrame(
         [
             {
@@ -310,7 +308,7 @@ def stability(
     seeds: int = STABILITY_SEEDS,
     k: int = 15,
     start: np.ndarray | None = None,
-    **options,
+    **options: Any,
 ) -> Stability:
     """Draw a UMAP map again with further seeds, and return what stays.
 
@@ -343,7 +341,7 @@ def stability(
 
 
 def layer_course(
-    source: Source,
+    source: CachedModel,
     strategies: Sequence[str],
     texts: Sequence[str],
     *,
@@ -352,9 +350,9 @@ def layer_course(
 ) -> pd.DataFrame:
     """Return the measures of every layer alone, and of strategies, a row each.
 
-    Columns: strategy and `MEASURES`; NaN where a strategy gives one vector for every sentence, and
-    for the alignment without positive pairs. Above `COURSE_SENTENCES` sentences it takes an even
-    sample, to which the pairs do not apply.
+    Columns: strategy and `measure_labels`; NaN where a strategy gives one vector for every
+    sentence, and for the alignment without positive pairs. Above `COURSE_SENTENCES` sentences it
+    takes an even sample, to which the pairs do not apply.
 
     Args:
         source: A model.
@@ -371,7 +369,9 @@ def layer_course(
     rows = []
     for name, vectors in source.vectors(texts, names):
         measured = geometry.measure_varied(vectors, positives)
-        numbers = dict.fromkeys(MEASURES, math.nan) if measured is None else _by_name(measured)
+        numbers = (
+            dict.fromkeys(measure_labels(), math.nan) if measured is None else _by_name(measured)
+        )
         rows.append({"strategy": name, **numbers})
         if on_strategy is not None:
             on_strategy(len(rows), len(names))
@@ -379,7 +379,11 @@ def layer_course(
 
 
 def layer_walk(
-    source: Source, strategies: Sequence[str], texts: Sequence[str], method: str, **options
+    source: CachedModel,
+    strategies: Sequence[str],
+    texts: Sequence[str],
+    method: str,
+    **options: Any,
 ) -> np.ndarray:
     """Return maps of the same sentences under several strategies, each aligned to the next one.
 

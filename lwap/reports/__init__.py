@@ -1,1 +1,4 @@
-"""reports."""
+"""Tables for papers and HTML reports, out of results.
+
+May import `figures`, `analysis` and below.
+"""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from lwap import figures
-from lwap.projection.space import numbers_table
+from lwap.datasets.readers import SentenceTable
+from lwap.evaluation.benchmark import StsResult
+from lwap.evaluation.spaces import GeometryResult
+from lwap.projection.quality import Quality
+from lwap.projection.space import Maps, Space, numbers_table
 
 
-def markdown_table(result, aggregation: str = "all") -> str:
+def markdown_table(result: StsResult, aggregation: str = "all") -> str:
     """Return the grid as a Markdown table; best of a column bold, ties with the best marked."""
     names = result.task_names
     lines = [
@@ -26,7 +31,7 @@ def markdown_table(result, aggregation: str = "all") -> str:
     return "\n".join([*lines, "", _caption(result, aggregation, r"with \*")]) + "\n"
 
 
-def latex_table(result, aggregation: str = "all") -> str:
+def latex_table(result: StsResult, aggregation: str = "all") -> str:
     """Return the grid as a LaTeX table (booktabs); best of a column bold, ties underlined."""
     names = result.task_names
     lines = [
@@ -50,7 +55,9 @@ def latex_table(result, aggregation: str = "all") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(result, aggregation: str, *, best: str, tie: str) -> Iterator[tuple[str, list[str], str]]:
+def _rows(
+    result: StsResult, aggregation: str, *, best: str, tie: str
+) -> Iterator[tuple[str, list[str], str]]:
     """Yield label, cells and the last column's interval of each row; `best`, `tie` mark a cell."""
     values, (low, high) = result.values(aggregation), result.bounds(aggregation)
     tied = result.tied(aggregation)
@@ -88,7 +95,7 @@ def in_words(fact: str | dict[str, str]) -> str:
     return ", ".join(f"{text} ({model})" for model, text in fact.items())
 
 
-def _caption(result, aggregation: str, tied: str) -> str:
+def _caption(result: StsResult, aggregation: str, tied: str) -> str:
     facts = result.provenance()
     return (
         f"Spearman × 100, aggregation {aggregation}; encoder {in_words(facts['encoder'])}, "
@@ -117,7 +124,7 @@ def _latex(text: str) -> str:
 # --- the report ---------------------------------------------------------------------------------
 
 
-def html_report(result, geometries: Sequence = ()) -> str:
+def html_report(result: StsResult, geometries: Sequence[GeometryResult] = ()) -> str:
     """Return one self-contained HTML file: grid, layer curves, differences, planes, provenance.
 
     Figures are interactive and bring their script with them (about 5 MB): the file opens offline
@@ -135,11 +142,11 @@ def html_report(result, geometries: Sequence = ()) -> str:
     )
 
 
-def _title(result) -> str:
+def _title(result: StsResult) -> str:
     return f"{', '.join(result.models)} on {', '.join(task.name for task in result.tasks)}"
 
 
-def _heading(result) -> str:
+def _heading(result: StsResult) -> str:
     pairs = sum(map(len, result.tasks))
     lines = [f"<h1>{html.escape(_title(result))}</h1>"]
     lines.append(
@@ -164,7 +171,7 @@ def _heading(result) -> str:
     return "\n".join(lines)
 
 
-def _grid(result) -> str:
+def _grid(result: StsResult) -> str:
     low, high = result.bounds()
     figure = figures.strategy_grid(
         result.values(),
@@ -177,7 +184,7 @@ def _grid(result) -> str:
     return _section("Strategies and layers on every task", figure)
 
 
-def _curves(result) -> Iterator[str]:
+def _curves(result: StsResult) -> Iterator[str]:
     values, (low, high) = result.values(), result.bounds()
     for model in result.models:
         place = {
@@ -194,10 +201,8 @@ def _curves(result) -> Iterator[str]:
         figure = figures.layer_curve(
             values[cls, -1],
             values[mean, -1],
-            cls_low=low[cls, -1],
-            cls_high=high[cls, -1],
-            mean_low=low[mean, -1],
-            mean_high=high[mean, -1],
+            cls_interval=(low[cls, -1], high[cls, -1]),
+            mean_interval=(low[mean, -1], high[mean, -1]),
             references={
                 name: float(values[row, -1])
                 for name, row in place.items()
@@ -217,7 +222,7 @@ def layer_names(kind: str, names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: int(name.partition(":")[2]))
 
 
-def _differences(result) -> str:
+def _differences(result: StsResult) -> str:
     if len(result.labels) < 2:
         return ""
     owns = [
@@ -244,7 +249,7 @@ def _differences(result) -> str:
     return _section(title, figure, "p is corrected by Holm for the number of comparisons.")
 
 
-def _plane(found) -> str:
+def _plane(found: GeometryResult) -> str:
     figure = figures.alignment_uniformity(
         found.table["alignment"].to_numpy(),
         found.table["uniformity"].to_numpy(),
@@ -258,13 +263,13 @@ def _plane(found) -> str:
     return _section(f"Alignment and uniformity: {found.model}", figure, note) + numbers
 
 
-def _table(result) -> str:
+def _table(result: StsResult) -> str:
     rows = result.rows()
     numbers = rows.to_html(index=False, float_format="{:.2f}".format, na_rep="–", border=0)
     return f"<h2>All numbers</h2><details><summary>{len(rows):,} rows</summary>{numbers}</details>"
 
 
-def _provenance(result) -> str:
+def _provenance(result: StsResult) -> str:
     facts = json.dumps(result.provenance(), indent=2, ensure_ascii=False)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in result.notes)
     return (
@@ -280,12 +285,12 @@ CHANGED_LISTED = 100
 
 
 def map_report(
-    spaces: Sequence,
+    spaces: Sequence[Space],
     names: Sequence[str],
-    maps,
-    quality: Sequence,
-    change,
-    table,
+    maps: Maps,
+    quality: Sequence[Quality],
+    change: pd.DataFrame,
+    table: SentenceTable,
     colour: str | None = None,
 ) -> str:
     """Return one self-contained HTML file: two maps, their measures, and what changed most.
@@ -300,11 +305,11 @@ def map_report(
         colour: A column of it that colours the points; None for the change of neighbourhoods.
     """
     kept = change.sort_values("row")["kept"].to_numpy()
-    colours: dict[str, Any] = {"values": 1 - kept, "value_name": "Neighbours changed"}
+    colors = figures.PointColors(1 - kept, "Neighbours changed")
     if colour in table.labels:
-        colours = {"categories": table.labels[colour]}
+        colors = figures.PointColors(categories=table.labels[colour])
     elif colour in table.numbers:
-        colours = {"values": table.numbers[colour], "value_name": colour}
+        colors = figures.PointColors(table.numbers[colour], colour)
     drawn = None
     if len(table) > MAP_POINTS:
         drawn = np.random.default_rng(0).choice(len(table), MAP_POINTS, replace=False)
@@ -312,12 +317,12 @@ def map_report(
         figures.space_map(
             coordinates,
             table.sentences,
-            drawn=drawn,
+            colors=colors,
+            marks=figures.PointMarks(drawn=drawn),
             span=figures.map_span(maps.first, maps.second),
             title=name,
             note=f"{str(maps.method).upper()}, keeps {found.knn_recall:.0%} of the nearest "
             "neighbours",
-            **colours,
         )
         for coordinates, name, found in zip((maps.first, maps.second), names, quality, strict=True)
     ]
@@ -352,12 +357,12 @@ MAP_WARNINGS = {
 """What a map does not say, by method."""
 
 
-def _section(title: str, figure, note: str = "") -> str:
+def _section(title: str, figure: go.Figure, note: str = "") -> str:
     heading = f"<h2>{html.escape(title)}</h2>"
     return f"{heading}{_drawn(figure)}<p class='note'>{html.escape(note)}</p>"
 
 
-def _drawn(figure) -> str:
+def _drawn(figure: go.Figure) -> str:
     return figure.to_html(
         full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lwap.training.config import TrainConfig
-    from lwap.training.loop import RunStopped
+    from lwap.training.follower import RunStopped
     from lwap.training.run import TrainResult, train
 
 _HOMES = {"TrainConfig": "config", "RunStopped": "loop", "TrainResult": "run", "train": "run"}

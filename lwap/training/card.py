@@ -11,6 +11,7 @@ from lwap import __version__
 from lwap.checkpoints.manifest import CheckpointInfo
 from lwap.names import state_names
 from lwap.registry import OBJECTIVES, STRATEGIES
+from lwap.training.config import TrainConfig
 from lwap.training.run import TrainResult
 
 BAR_WIDTH = 40
@@ -254,7 +255,7 @@ def _tuned(start: CheckpointInfo | None) -> str:
     return f"`{start.name}`" + (f" (trained on {start.trained_on})" if start.trained_on else "")
 
 
-def _how(config, tuned_by: str) -> str:
+def _how(config: TrainConfig, tuned_by: str) -> str:
     """Return what was trained with which objective, in words."""
     whose = f"Encoder of {tuned_by}" if tuned_by else "Encoder"
     what = {

@@ -21,8 +21,9 @@ from lwap.errors import ConfigError, InputError, LwapError
 from lwap.training.config import Mode, TrainConfig
 from lwap.training.dev_evaluation import check_dev
 from lwap.training.examples import Dropped, Examples, plain
+from lwap.training.follower import world_size
 from lwap.training.frozen import VIEWS
-from lwap.training.loop import dataset_rows, planned_steps, world_size
+from lwap.training.loop import dataset_rows, planned_steps
 
 MAX_TOKENISED = 20_000  # distinct sentences whose tokens are counted; an even sample above
 BINS = 20  # of the histogram of lengths
@@ -325,7 +326,7 @@ def count_lengths(
         median=float(np.median(tokens)),
         high=float(np.percentile(tokens, 95)),
         most=int(tokens.max()),
-        mean=float(tokens.clip(max=limit).mean()),
+        mean=float(tokens.clip(0, limit).mean()),
         limit=limit,
         truncated=0 if limit is None else int((tokens > limit).sum()),
         counts=tuple(counts.tolist()),

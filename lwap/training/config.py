@@ -154,6 +154,7 @@ class TrainConfig:
                     f"these are options of pooling '{name}', and pooling is '{self.pooling}'",
                 )
                 for name, entry in poolings().items()
+                if entry.training
             ),
             (
                 self.mode == Mode.HEAD,

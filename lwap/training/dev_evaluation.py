@@ -66,7 +66,7 @@ class DevSet:
     ) -> None:
         self.pairs, self.held_out = pairs, held_out
         self.is_frozen, self.precision = is_frozen, precision
-        columns = [pairs["sentence1"], pairs["sentence2"]] if held_out is None else held_out.columns
+        columns = _columns(pairs, held_out)
         self.texts = list(dict.fromkeys(text for column in columns for text in column))
         row_of = {text: row for row, text in enumerate(self.texts)}
         self.rows = [np.array([row_of[text] for text in column]) for column in columns]
@@ -175,6 +175,7 @@ class DevSet:
         return cosine(vectors[self.rows[0]], vectors[self.rows[1]])
 
     def _gold(self) -> np.ndarray:
+        assert self.pairs is not None  # nothing is held out
         return self.pairs["score"].to_numpy(dtype=float, copy=True)
 
     def _positives(self) -> np.ndarray:
@@ -229,11 +230,12 @@ def dev_texts(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[str
 def _columns(pairs: pd.DataFrame | None, held_out: Examples | None) -> list[list[str]]:
     if held_out is not None:
         return held_out.columns
+    assert pairs is not None  # one of the two
     return [pairs[name].tolist() for name in ("sentence1", "sentence2")]
 
 
 @contextlib.contextmanager
-def reading(transformer, tokens: int | None) -> Iterator[None]:
+def reading(transformer: Any, tokens: int | None) -> Iterator[None]:
     """Let an encoder read so many tokens of a sentence for a while; None is no limit."""
     limit = transformer.max_seq_length
     transformer.max_seq_length = tokens

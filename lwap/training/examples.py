@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ COLUMNS = ("sent0", "sent1", "hard_neg")
 DEV_SHARE = 0.1  # of the rows, held out when there are no scored pairs to select on
 NOTES = 5  # rows that are named for each reason
 
-_Row = tuple[int, Sequence[str], Sequence[object]]  # its number from 1, its columns, its cells
+_Row = tuple[int, Sequence[str], Sequence[Any]]  # its number from 1, its columns, its cells
 
 
 class Reason(StrEnum):
@@ -101,7 +102,8 @@ class Examples:
         """
         if not OBJECTIVES[objective].has_positives:
             return _keep(("sent0",), _sentences(data))
-        names = _columns(data)
+        names = _columns(data, objective)
+        assert isinstance(data, pd.DataFrame)  # or there are no columns
         rows = zip(*(data[name] for name in names), strict=True)
         return _keep(names, ((row, names, cells) for row, cells in enumerate(rows, start=1)))
 
@@ -148,11 +150,11 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _columns(data: pd.DataFrame | Sequence[str]) -> tuple[str, ...]:
+def _columns(data: pd.DataFrame | Sequence[str], objective: str) -> tuple[str, ...]:
     if not isinstance(data, pd.DataFrame):
         raise InputError(
-            "This objective needs pairs or triplets (sent0, sent1[, hard_neg]), not sentences. "
-            f"Choose objective '{objective_of(False)}'."
+            f"The {objective} objective needs pairs or triplets (sent0, sent1[, hard_neg]), not "
+            f"sentences. Choose objective '{objective_of(False)}'."
         )
     names = tuple(name for name in COLUMNS if name in data)
     missing = [name for name in COLUMNS[:2] if name not in data]
@@ -209,7 +211,7 @@ def _keep(columns: Sequence[str], rows: Iterable[_Row]) -> Examples:
     return Examples(pd.DataFrame(kept, columns=list(columns)), read, dropped)
 
 
-def _fault(names: Sequence[str], cells: Sequence[object]) -> tuple[Reason, str] | None:
+def _fault(names: Sequence[str], cells: Sequence[Any]) -> tuple[Reason, str] | None:
     """Return why a row cannot be used by itself."""
     for name, cell in zip(names, cells, strict=True):
         if not isinstance(cell, str) or not cell.strip():

@@ -42,11 +42,11 @@ class BankEncoder(InputModule):
         self.register_buffer("layer_query", query, persistent=False)
         self.register_buffer("layer_means", means, persistent=False)
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs) -> dict:
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict:
         """Return the sentences' rows as "input_ids" (B, 1), where the trainer looks for them."""
         return {"input_ids": torch.tensor([[self.row_of[text]] for text in inputs])}
 
-    def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add `layer_cls` and `layer_means`, (B, S, D), and `sentence_embedding` (B, D)."""
         rows = features["input_ids"][:, 0]
         query = self.layer_query[rows]
@@ -61,7 +61,7 @@ class BankEncoder(InputModule):
         """Return D."""
         return self.layer_means.shape[-1]
 
-    def save(self, output_path: str, *args, **kwargs) -> None:
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write nothing: the bank belongs to the training sentences, not to the model."""
 
 

@@ -158,7 +158,7 @@ def save_merged(
         if (value := merged.parts[0].training.get(key)) is not None
         and all(part.training.get(key) == value for part in merged.parts)
     }
-    small = {} if merged.rank is None else {"rank": merged.rank, "held": round(merged.held, 4)}
+    small = {} if merged.held is None else {"rank": merged.rank, "held": round(merged.held, 4)}
     data = " + ".join(dict.fromkeys(filter(None, (part.trained_on for part in merged.parts))))
     training = {
         **alike,

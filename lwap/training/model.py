@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -26,12 +27,15 @@ def new_model(config: TrainConfig, encoder: SentenceTransformer) -> SentenceTran
     return SentenceTransformer(
         modules=[transformer, *after],
         device=str(transformer.device),
-        prompts=encoder.prompts,
-        default_prompt_name=encoder.default_prompt_name,
+        **_prompts(encoder),
     )
 
 
-def reading_at_most(transformer, tokens: int) -> contextlib.AbstractContextManager[None]:
+def _prompts(model: SentenceTransformer) -> dict[str, Any]:
+    return {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
+
+
+def reading_at_most(transformer: Any, tokens: int) -> contextlib.AbstractContextManager[None]:
     """Let an encoder read no more than so many tokens for a while; 0 is its own limit."""
     limit = transformer.max_seq_length
     return reading(transformer, min(tokens, limit or tokens) if tokens else limit)
@@ -42,11 +46,7 @@ def on_summaries(
 ) -> SentenceTransformer:
     """Return the model of a head run: summaries in its encoder's place, the same pooling."""
     transformer, *after = list(model)
-    before = SentenceTransformer(
-        modules=[transformer],
-        prompts=model.prompts,
-        default_prompt_name=model.default_prompt_name,
-    )
+    before = SentenceTransformer(modules=[transformer], **_prompts(model))
     if not config.has_positives:
         with reading_at_most(transformer, config.max_tokens):
             bank = dropout_views(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed import get_rank, is_available, is_initialized
 
 from lwap.training.batches import embed_columns
+from lwap.training.config import TrainConfig
 
 
 def info_nce(
@@ -59,7 +61,7 @@ def info_nce(
     return nn.functional.cross_entropy(logits, own)
 
 
-def contrastive(model: nn.Module, settings, gather: bool) -> nn.Module:
+def contrastive(model: SentenceTransformer, settings: TrainConfig, gather: bool) -> nn.Module:
     """Return the contrastive loss of a model by the settings of its run."""
     weights = (settings.temperature, settings.hard_negative_weight)
     if settings.mini_batch:
@@ -83,7 +85,7 @@ class ContrastiveLoss(MultipleNegativesRankingLoss):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SentenceTransformer,
         temperature: float = 0.05,
         hard_negative_weight: float = 0.0,
         *,
@@ -132,7 +134,7 @@ class CachedContrastiveLoss(CachedMultipleNegativesRankingLoss):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SentenceTransformer,
         temperature: float = 0.05,
         hard_negative_weight: float = 0.0,
         *,

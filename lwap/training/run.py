@@ -25,7 +25,8 @@ from lwap.pooling.head import LayerHead
 from lwap.training.config import Mode, TrainConfig
 from lwap.training.dev_evaluation import DevSet, check_dev, dev_texts
 from lwap.training.examples import Examples
-from lwap.training.loop import SAVE_SECONDS, Log, RunStopped, Stop, fit
+from lwap.training.follower import SAVE_SECONDS, Log, RunStopped, Stop
+from lwap.training.loop import fit
 from lwap.training.model import new_model, on_summaries
 
 
@@ -146,7 +147,7 @@ def train(
     )
     done = time.perf_counter()
 
-    model.lwap_name = config.encoder
+    model.lwap_name = config.encoder  # type: ignore[assignment]  # torch expects tensors
     results = {
         **dev.results(
             model,

@@ -16,7 +16,7 @@ from lwap.encoding.adapters import ADAPTER, adapter_rank, add_nearest_adapter, m
 from lwap.encoding.bank import layerwise_transformer
 from lwap.training.card import card_command, write_card
 from lwap.training.config import EPOCHS, HEAD_LEARNING_RATE, LEARNING_RATE, Mode, TrainConfig
-from lwap.training.loop import world_size
+from lwap.training.follower import world_size
 from lwap.training.run import TrainResult
 
 CONTAINS = {
@@ -116,7 +116,7 @@ def _with_what_it_started_from(
     return Contents.ADAPTER
 
 
-def _rank_of(model) -> int:
+def _rank_of(model: Any) -> int:
     return next(layer.r["default"] for layer in model.modules() if hasattr(layer, "lora_A"))
 
 
