@@ -9,15 +9,17 @@ Q query states (S, or 1 for a single query), N sentences or documents, P sentenc
 K strategies, T tasks, M slices of a set of pairs. On a map, N points and F frames; a row is the
 number of a point.
 
-Three rules hold for every figure. Backgrounds are transparent, so that the page's own theme
-shows through; `theme` picks the colours of text and marks for a "light" or a "dark" page.
+Every figure takes `theme`, "light" or "dark", and raises ValueError, with what is accepted, where
+shapes disagree, a number is infinite or without need missing, a name is no strategy or the theme is
+unknown; docstrings name what else. Backgrounds are transparent, so that the page shows through.
 A figure cannot know how wide it will be drawn, so everything is laid out for 340 px and up:
 sentences stand above their row instead of beside it, and numbers that would not fit are left to
 the hover. Heights are in pixels and already set.
 
-Imports inside the package point downwards: `checks`, `texts`, `style` and `placement` import
-nothing of it, `layout` builds on them and `marks` on `layout`; the other modules hold the figures
-and import from all of these, but not from each other.
+A figure is a short composition of a grammar. `template` is the style, `axes` and `marks` are the
+pieces, `panels` stacks plots with headers over one axis, `labels` are texts inside a plot, and
+`charts` and `curves` are panels that several figures have. Imports point downwards from the figures
+through these to `checks`, `texts`, `style` and `placement`.
 """
 
 from lwap.figures.changes import moved_pairs, weights_before_after
@@ -31,7 +33,7 @@ from lwap.figures.layers import (
     sentence_weights,
     state_similarity,
 )
-from lwap.figures.maps import map_span, map_walk, space_map
+from lwap.figures.maps import map_animation, map_span, space_map
 from lwap.figures.pairs import (
     knockout_bars,
     layer_similarity,
@@ -41,9 +43,14 @@ from lwap.figures.pairs import (
     spearman_strip,
 )
 from lwap.figures.plane import alignment_uniformity
+from lwap.figures.points import PointColors, PointMarks
+from lwap.figures.run import MOST_RUNS, RunCurves
+from lwap.figures.run_curves import optimisation_curves, training_curves
+from lwap.figures.run_path import alignment_uniformity_path
+from lwap.figures.run_weights import weights_over_time
 from lwap.figures.scatter import gold_scatter
 from lwap.figures.search import rank_changes
-from lwap.figures.spread import cosine_distribution, geometry_course, spectra
+from lwap.figures.spread import cosine_distribution, layer_geometry, spectra
 from lwap.figures.style import (
     ACCENT,
     BACKGROUND,
@@ -51,14 +58,6 @@ from lwap.figures.style import (
     STATE_COLORSCALE,
     strategy_color,
     strategy_symbol,
-)
-from lwap.figures.training import (
-    MOST_RUNS,
-    Course,
-    course,
-    optimisation,
-    plane_path,
-    weights_over_time,
 )
 from lwap.names import state_name, state_tick
 
@@ -68,28 +67,29 @@ __all__ = [
     "DIVERGING",
     "MOST_RUNS",
     "STATE_COLORSCALE",
-    "Course",
+    "PointColors",
+    "PointMarks",
+    "RunCurves",
     "alignment_uniformity",
+    "alignment_uniformity_path",
     "cosine_distribution",
-    "course",
     "difference_strip",
-    "geometry_course",
     "gold_scatter",
     "knockout_bars",
     "layer_attention",
     "layer_attention_difference",
     "layer_attention_grid",
     "layer_curve",
+    "layer_geometry",
     "layer_similarity",
+    "map_animation",
     "map_span",
-    "map_walk",
     "model_weights",
     "moved_pairs",
-    "optimisation",
+    "optimisation_curves",
     "pair_heatmap",
     "pair_scores",
     "pair_weights",
-    "plane_path",
     "rank_changes",
     "sentence_weights",
     "slice_strip",
@@ -102,6 +102,7 @@ __all__ = [
     "strategy_color",
     "strategy_grid",
     "strategy_symbol",
+    "training_curves",
     "weights_before_after",
     "weights_over_time",
 ]

@@ -8,28 +8,17 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lwap.figures.axes import score_axis, state_axis
+from lwap.figures.charts import bar_panel, dot_panel, weight_panel
 from lwap.figures.checks import checked_arrays, checked_texts
-from lwap.figures.layout import (
-    HEADER,
-    SMALL,
-    TICKS,
-    add_header,
-    count_legend_lines,
-    finish,
-    halo,
-    score_axis,
-    sentence_axis,
-    stack,
-    state_axis,
-    top_legend,
-    value_axis,
-)
-from lwap.figures.marks import CLICKABLE, add_state_bars, add_uniform_line, steady
-from lwap.figures.style import ACCENT, CLEAR, palette_of, signed_colors, translucent
+from lwap.figures.labels import legend_height
+from lwap.figures.marks import dots, segments, state_bars
+from lwap.figures.panels import HEADER, compose
+from lwap.figures.style import CLEAR, Palette, palette_of, signed_colors, translucent
+from lwap.figures.template import SMALL, halo
 from lwap.figures.texts import escape, format_number, hover_text, shorten
 
 _REVISION = "training"  # the same always: what a click has hidden stays so when drawn anew
-_LEGEND_LINE = 20  # px
 
 
 def weights_before_after(weights: Mapping[str, Any], *, theme: str = "light") -> go.Figure:
@@ -39,64 +28,42 @@ def weights_before_after(weights: Mapping[str, Any], *, theme: str = "light") ->
         weights: what the model is called → its weights (S,), in order of time, at most 4; None
             leaves one out, and with only one there is no difference. The difference is that of
             the last to the first.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: there are no weights or more than 4, shapes disagree, a weight is not finite,
-            or the theme is unknown.
+        ValueError: there are no weights or more than 4.
     """
     palette = palette_of(theme)
     given = {name: values for name, values in weights.items() if values is not None}
     if not 1 <= len(given) <= 4:
         raise ValueError(f"weights has {len(given)} states of a model; expected 1 to 4")
     arrays = checked_arrays(**{f"weights[{name!r}]": (v, "S") for name, v in given.items()})
-    states = len(arrays[0])
-    uniform = 1.0 / states
-    colors = [ACCENT[theme]]
-    if len(arrays) > 1:
-        colors.insert(0, palette.plain)
-    for share in np.linspace(0.7, 0.4, max(len(arrays) - 2, 0)):
-        colors.insert(1, translucent(ACCENT[theme], round(float(share), 2)))
-
-    rows = [(HEADER, 150)]
-    if len(arrays) > 1:
-        rows.append((HEADER + 8, 92))
-    domains, height = stack(rows, TICKS)
-    figure = go.Figure()
-    for name, values, color in zip(given, arrays, colors, strict=True):
-        add_state_bars(figure, values, color, decimals=2)
-        figure.data[-1].update(
-            name=escape(shorten(name, 30)),
-            hovertemplate=("%{fullData.name}<br>%{customdata}: <b>%{y:.3f}</b><extra></extra>"),
+    is_changed = len(arrays) > 1
+    shares = np.linspace(0.7, 0.4, max(len(arrays) - 2, 0)).round(2)[::-1].tolist()
+    colors = [palette.plain] if is_changed else []
+    colors += [*(translucent(palette.accent, share) for share in shares), palette.accent]
+    names = [shorten(name, 30) for name in given]
+    bars = [
+        state_bars(values, color, hover="%{fullData.name}<br>", name=escape(name))
+        for name, values, color in zip(names, arrays, colors, strict=True)
+    ]
+    panels = [weight_panel(bars, palette, "Mean layer weights", body=150)]
+    if is_changed:
+        change = arrays[-1] - arrays[0]
+        first, *_, last = (escape(shorten(name, 20)) for name in given)
+        options: dict[str, Any] = dict(
+            signed=True, showlegend=False, name="difference", header=HEADER + 8
         )
-    add_uniform_line(figure, uniform, palette)
-    figure.update_layout(
-        xaxis=state_axis(palette, states, anchor="y", title="hidden state"),
-        yaxis=value_axis(palette, domains[0], [*np.concatenate(arrays), uniform]),
+        colors, note = signed_colors(change, palette), f"{last} − {first}"
+        panels.append(bar_panel(change, colors, "Difference", note, **options))
+    return compose(
+        panels,
+        state_axis(len(arrays[0]), "hidden state"),
+        palette,
+        legend=legend_height(names, line=20) if is_changed else 0,
         barmode="group",
         bargroupgap=0.06,
-        showlegend=len(arrays) > 1,
-        legend=top_legend(palette),
         uirevision=_REVISION,
     )
-    note = f"dotted: uniform, {format_number(uniform, '.2f')}"
-    add_header(figure, palette, domains[0][1], "Mean layer weights", note)
-    if len(arrays) > 1:
-        difference = arrays[-1] - arrays[0]
-        shown = signed_colors(difference, palette)
-        add_state_bars(figure, difference, shown, axis="2", decimals=2, signed=True)
-        figure.data[-1].update(showlegend=False, name="difference")
-        figure.update_layout(
-            xaxis=dict(showticklabels=False, title=None, matches="x2"),
-            xaxis2=state_axis(palette, states, anchor="y2", title="hidden state"),
-            yaxis2=value_axis(palette, domains[1], difference, signed=True),
-        )
-        first, *_, last = (escape(shorten(name, 20)) for name in given)
-        add_header(figure, palette, domains[1][1], "Difference", f"{last} − {first}")
-    legend = 0
-    if len(arrays) > 1:
-        legend = _LEGEND_LINE * count_legend_lines([shorten(name, 30) for name in given])
-    return finish(figure, palette, legend + height, top=legend)
 
 
 def moved_pairs(
@@ -108,7 +75,6 @@ def moved_pairs(
     most: int = 12,
     x_title: str = "cosine",
     value_format: str = ".3f",
-    names: tuple[str, str] = ("before", "after"),
     theme: str = "light",
 ) -> go.Figure:
     """Draw the pairs whose score moved most: one row a pair, from before to after.
@@ -125,106 +91,73 @@ def moved_pairs(
         most: rows that are drawn.
         x_title: what the scale is, with its unit.
         value_format: Python format of a score.
-        names: what before and after are called.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: shapes disagree, a value is infinite, `most` is below 1, or the theme is
-            unknown.
+        ValueError: `most` is below 1.
     """
     palette = palette_of(theme)
     arrays = {"before": (before, "P", "nan", "empty"), "after": (after, "P", "nan", "empty")}
     if gold is not None:
         arrays["gold"] = (gold, "P", "nan", "empty")
-    before, after, *known_gold = checked_arrays(**arrays)
-    labels = checked_texts("labels", labels, len(before))
+    scores = np.stack(checked_arrays(**arrays))
+    labels = checked_texts("labels", labels, scores.shape[1])
     if most < 1:
         raise ValueError(f"most must be 1 or more, got {most}")
-    safe = [escape(shorten(name, 16)) for name in checked_texts("names", names, 2)]
-    moves = after - before
+    moves = scores[1] - scores[0]
     known = np.flatnonzero(np.isfinite(moves))
     order = known[np.argsort(-np.abs(moves[known]), kind="stable")][:most]
-
-    numbers = [before[order], after[order], *(gold[order] for gold in known_gold)]
-    moves = moves[order]
-    colors = signed_colors(moves, palette)
-    domains, height = stack([(HEADER, max(len(order), 1) * 50)], TICKS)
-    figure = go.Figure()
-    for color in dict.fromkeys(colors):
-        chosen = np.flatnonzero(np.array(colors) == color)
-        gap = np.full(len(chosen), np.nan)
-        ends = np.stack([numbers[0][chosen], numbers[1][chosen], gap], axis=1)
-        figure.add_trace(
-            go.Scatter(
-                x=ends.ravel(),
-                y=np.stack([chosen, chosen, gap], axis=1).ravel(),
-                mode="lines",
-                line=dict(color=color, width=3),
-                hoverinfo="skip",
-                name="rose" if color == palette.positive else "fell",
-            )
-        )
-    hover = [
-        _pair_hover(labels[pair], safe, [array[row] for array in numbers], value_format)
-        for row, pair in enumerate(order)
-    ]
-    marks: list[tuple[str, dict[str, Any]]] = [
-        (safe[0], dict(symbol="circle", size=10, color=palette.background)),
-        (safe[1], dict(symbol="circle", size=12, color=colors)),
-        ("gold", dict(symbol="line-ns", size=12, color=palette.gold)),
-    ]
-    edges = (
-        dict(color=colors, width=2),
-        dict(color=palette.background, width=1),
-        dict(color=palette.gold, width=3),
+    shown = [labels[pair] for pair in order]
+    key = "○ before → ● after" + (", ┃ gold" if gold is not None else "")
+    panel = dot_panel(
+        shown,
+        palette,
+        _movements(scores[:, order], shown, order, value_format, palette),
+        head="Pairs that moved most",
+        note=key if shown else "no pair has both scores",
+        header=HEADER,
     )
-    for (name, marker), edge, scores in zip(marks, edges, numbers, strict=False):
-        figure.add_trace(
-            go.Scatter(
-                x=scores,
-                y=np.arange(len(order)),
-                mode="markers",
-                marker=marker | dict(line=edge, opacity=1),
-                customdata=order[:, None].tolist(),
-                hovertext=hover,
-                name=name,
-                **CLICKABLE,
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
-            x=(numbers[0] + numbers[1]) / 2,
-            y=np.arange(len(order)),
-            mode="markers+text",
-            marker=dict(size=12, color=CLEAR),  # the text stands below it
-            text=[format_number(move, f"+{value_format}") for move in moves],
-            textposition="bottom center",
-            textfont=dict(size=SMALL, color=palette.text, shadow=halo(palette)),
-            hoverinfo="skip",
-            name="movement",
-            **steady(palette.text),
-        )
-    )
-    axis = score_axis(palette, np.concatenate(numbers), escape(x_title))
-    figure.update_layout(
-        xaxis=axis,
-        yaxis=sentence_axis(
-            palette, domains[0], [labels[pair] for pair in order], shift=11, indent=4
-        ),
-        uirevision=_REVISION,
-    )
-    if not len(order):
-        figure.update_layout(yaxis=dict(range=[0.5, -0.5]))
-    key = f"○ {safe[0]} → ● {safe[1]}" + (", ┃ gold" if known_gold else "")
-    if not len(order):
-        key = "no pair has both scores"
-    add_header(figure, palette, domains[0][1], "Pairs that moved most", key, left=4)
-    return finish(figure, palette, height, left=4)
+    x_axis = score_axis(scores[:, order], escape(x_title))
+    return compose([panel], x_axis, palette, margin=dict(l=4), uirevision=_REVISION)
 
 
-def _pair_hover(label: str, names: Sequence[str], scores: Sequence[float], form: str) -> str:
-    lines = [hover_text(label)]
-    for name, score in zip((*names, "gold"), scores, strict=False):
-        lines.append(f"{name}: <b>{format_number(score, form)}</b>")
-    lines.append(f"movement: <b>{format_number(scores[1] - scores[0], f'+{form}')}</b>")
-    return "<br>".join(lines)
+def _movements(
+    scores: np.ndarray, labels: Sequence[str], pairs: np.ndarray, form: str, palette: Palette
+) -> list[go.Scatter]:
+    """Build a line from before to after in each row, with its marks and its length.
+
+    scores: (2, R) or, with gold scores, (3, R); pairs: (R,), for the custom data
+    """
+    rows, moves = np.arange(len(pairs)), scores[1] - scores[0]
+    colors = np.array(signed_colors(moves, palette))
+    moved = [format_number(move, f"+{form}") for move in moves]
+    traces = []
+    for color in dict.fromkeys(colors.tolist()):
+        chosen = np.flatnonzero(colors == color)
+        name = "rose" if color == palette.positive else "fell"
+        start, end = scores[:2, chosen]
+        traces.append(segments(start, end, chosen, color, 3, name=name))
+    page, gold = dict(color=palette.background, width=1), dict(color=palette.gold, width=3)
+    marks = {
+        "before": dict(size=10, color=palette.background, line=dict(color=colors, width=2)),
+        "after": dict(size=12, color=colors, line=page),
+        "gold": dict(symbol="line-ns", size=12, color=palette.gold, line=gold),
+    }
+    hover = []
+    for label, numbers, move in zip(labels, scores.T, moved, strict=True):
+        said = [*zip(marks, (format_number(one, form) for one in numbers), strict=False)]
+        lines = [f"{name}: <b>{number}</b>" for name, number in [*said, ("movement", move)]]
+        hover.append("<br>".join([hover_text(label), *lines]))
+    for (name, marker), numbers in zip(marks.items(), scores, strict=False):
+        traces.append(dots(numbers, rows, marker, hover, pairs[:, None].tolist(), name=name))
+    movement = go.Scatter(
+        x=scores[:2].mean(axis=0),
+        y=rows,
+        mode="markers+text",
+        marker=dict(size=12, color=CLEAR),  # the text stands below it
+        text=moved,
+        textposition="bottom center",
+        textfont=dict(size=SMALL, color=palette.text, shadow=halo(palette)),
+        hoverinfo="skip",
+        name="movement",
+    )
+    return [*traces, movement]

@@ -51,6 +51,12 @@ def checked_texts(name: str, texts: Sequence[str], count: int) -> list[str]:
     return texts
 
 
+def check_row(name: str, row: int | None, count: int, what: str = "row") -> None:
+    """Raise ValueError if a chosen row is none of 0 to `count` − 1; None chooses none."""
+    if row is not None and not 0 <= row < count:
+        raise ValueError(f"{name} is {what} {row}; the {what}s are 0 to {count - 1}")
+
+
 def check_within(name: str, array: np.ndarray, low: float, high: float, what: str) -> None:
     """Raise ValueError if a known number lies outside `low` to `high`; `what` says what it is."""
     if ((array < low) | (array > high)).any():
@@ -60,9 +66,32 @@ def check_within(name: str, array: np.ndarray, low: float, high: float, what: st
 
 def check_intervals(names: Sequence[str], low: np.ndarray, high: np.ndarray) -> None:
     """Raise ValueError if one of the intervals, one a name, ends below its start."""
-    for name, start, end in zip(names, low, high, strict=True):
+    for name, start, end in zip(names, low.flat, high.flat, strict=True):
         if start > end:
             raise ValueError(f"the interval of {name!r} ends at {end:g}, below its start {start:g}")
+
+
+def checked_estimates(
+    letters: str,
+    estimates: tuple[Any, Any, Any],
+    bounds: tuple[float, float],
+    what: str,
+    **specs: tuple[Any, ...],
+) -> list[np.ndarray]:
+    """Copy values and both ends of their intervals to arrays; all may be NaN where unknown.
+
+    Args:
+        letters: One a dimension, as in `checked_arrays`.
+        estimates: Values, lower and upper ends.
+        bounds: The lowest and the highest that are possible.
+        what: What the values are.
+        specs: Other arrays, as in `checked_arrays`; they come last.
+    """
+    ours = dict(zip(("values", "low", "high"), estimates, strict=True))
+    arrays = checked_arrays(**{name: (one, letters, "nan") for name, one in ours.items()}, **specs)
+    for name, array in zip(ours, arrays, strict=False):
+        check_within(name, array, *bounds, what)
+    return arrays
 
 
 def upper_end(zmax: float | None, values: np.ndarray) -> float:

@@ -8,48 +8,30 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lwap.figures.checks import check_intervals, check_within, checked_arrays, checked_texts
-from lwap.figures.layout import (
-    BRICK,
-    HEADER,
-    ROW,
-    SMALL,
-    TICKS,
-    add_header,
-    add_swatches,
-    add_text,
-    axis_title,
-    count_legend_lines,
-    finish,
-    free_axis,
-    header_color_bar,
-    padded,
-    score_axis,
-    sentence_axis,
-    stack,
-    state_axis,
-    top_legend,
-    value_axis,
+from lwap.figures.axes import named_axis, score_axis, state_axis
+from lwap.figures.charts import bar_panel, beside_row, brick_panel, dot_panel, weight_panel
+from lwap.figures.checks import (
+    check_intervals,
+    check_row,
+    checked_arrays,
+    checked_estimates,
+    checked_texts,
 )
-from lwap.figures.marks import (
-    add_state_bars,
-    add_states_and_edge,
-    add_uniform_line,
-    matrix,
-    range_lines,
-    row_dots,
-    state_line,
-)
+from lwap.figures.curves import Curve, curve_axis, curve_margin, curve_panel
+from lwap.figures.labels import legend_height, swatches
+from lwap.figures.marks import dots, row_band, segments, state_bars
+from lwap.figures.panels import HEADER, compose
 from lwap.figures.style import (
-    ACCENT,
-    STATE_COLORSCALE,
     first_token,
     palette_of,
     signed_colors,
     strategy_color,
     strategy_marker,
 )
+from lwap.figures.template import SMALL
 from lwap.figures.texts import axis_label, escape, format_number, hover_text, wrap
+
+_SCORE_HOVER = "%{text}<br>%{fullData.name}: <b>%{hovertext}</b><extra></extra>"
 
 
 def pair_scores(
@@ -76,11 +58,9 @@ def pair_scores(
         x_title: what the scale is, with its unit.
         selected: index of the row to highlight.
         value_format: Python format of a score in the hover.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: shapes disagree, a value is infinite, `selected` is no row, a name is no
-            strategy, or the theme is unknown.
+        ValueError: `selected` is no row.
     """
     palette = palette_of(theme)
     arrays = {"values": (values, "PK", "nan")}
@@ -90,39 +70,25 @@ def pair_scores(
     pairs, count = values.shape
     strategies = checked_texts("strategies", strategies, count)
     labels = checked_texts("labels", labels, pairs)
-    if selected is not None and not 0 <= selected < pairs:
-        raise ValueError(f"selected is row {selected}; the rows are 0 to {pairs - 1}")
+    check_row("selected", selected, pairs)
 
-    figure = go.Figure(range_lines(values, palette))
-    hover = [hover_text(label) for label in labels]
-    for gold in known_gold:
-        edge = dict(color=palette.gold, width=3)
-        marker = dict(symbol="line-ns", size=13, color=palette.gold, line=edge)
-        figure.add_trace(row_dots("gold", gold, hover, value_format, marker))
+    rows, hover = np.arange(pairs), list(map(hover_text, labels))
+    edge = dict(color=palette.gold, width=3)
+    tick = dict(symbol="line-ns", size=13, color=palette.gold, line=edge)
+    marks = [("gold", scores, tick) for scores in known_gold]
     for strategy, scores in zip(strategies, values.T, strict=True):
-        marker = strategy_marker(strategy, theme, size=11)
-        figure.add_trace(row_dots(escape(strategy), scores, hover, value_format, marker))
-    if selected is not None:
-        figure.add_shape(
-            type="rect",
-            xref="paper",
-            x0=0,
-            x1=1,
-            y0=selected - 0.5,
-            y1=selected + 0.5,
-            line=dict(width=0),
-            fillcolor=palette.band,
-            layer="below",
-            name="selected",
-        )
-    figure.update_layout(
-        xaxis=score_axis(palette, np.column_stack([values, *known_gold]), escape(x_title)),
-        yaxis=sentence_axis(palette, (0, 1), labels, shift=11, indent=4),
-        showlegend=True,
-        legend=top_legend(palette),
-    )
-    legend = 24 * count_legend_lines([*strategies, *["gold"] * len(known_gold)])
-    return finish(figure, palette, legend + pairs * 50 + TICKS, left=4, top=4)
+        marks.append((escape(strategy), scores, strategy_marker(strategy, palette, size=11)))
+    low = np.where(np.isnan(values), np.inf, values).min(axis=1)
+    high = np.where(np.isnan(values), -np.inf, values).max(axis=1)
+    traces = [segments(low, high, rows, palette.zero, 1.5, name="range")]
+    for name, scores, marker in marks:
+        printed = [format_number(score, value_format) for score in scores]
+        dot = dots(scores, rows, marker, printed, rows, text=hover, name=name)
+        traces.append(dot.update(hovertemplate=_SCORE_HOVER))
+    panel = dot_panel(labels, palette, traces, shapes=row_band(selected, palette))
+    x_axis = score_axis(np.column_stack([values, *known_gold]), escape(x_title))
+    legend = legend_height([name for name, *_ in marks])
+    return compose([panel], x_axis, palette, margin=dict(l=4), legend=legend)
 
 
 def pair_heatmap(
@@ -136,65 +102,47 @@ def pair_heatmap(
 ) -> go.Figure:
     """Draw the score of every pair under every strategy as a table of colours.
 
+    The colour scale runs from the lowest to the highest value.
+
     Args:
         values: (P, K), scores on one scale; NaN leaves the cell empty.
         strategies: K strategy names, one a column.
         labels: P pairs; equal ones keep rows of their own.
         value_format: Python format of a score, in the cells and in the hover.
         color_title: what the colour scale is, with its unit.
-        theme: "light" or "dark".
-
-    The colour scale runs from the lowest to the highest value.
-
-    Raises:
-        ValueError: shapes disagree, a value is infinite, or the theme is unknown.
     """
     palette = palette_of(theme)
     (values,) = checked_arrays(values=(values, "PK", "nan"))
     pairs, count = values.shape
-    strategies = [escape(name) for name in checked_texts("strategies", strategies, count)]
+    strategies = list(map(escape, checked_texts("strategies", strategies, count)))
     labels = checked_texts("labels", labels, pairs)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-
-    names_height = int(7 * max(map(len, strategies))) + 36  # upright on a phone
-    domains, height = stack([(50, pairs * ROW)], names_height)
-    figure = go.Figure(
-        matrix(
-            values,
-            [hover_text(label) for label in labels],
-            strategies,
-            hover=f"%{{customdata[0]}}<br>%{{customdata[1]}}: <b>%{{z:{value_format}}}</b>",
-            ygap=ROW - BRICK,
-            form=value_format if values.size <= 400 else None,
-            scale=(STATE_COLORSCALE, low, high),
-            colorbar=header_color_bar(palette, domains[0][1], [low, high], value_format, shift=12),
-            name=escape(color_title),
-        )
+    panel = brick_panel(
+        values,
+        labels,
+        palette,
+        "<br>".join(map(escape, wrap(color_title, 26, most=2))),
+        header=50,
+        columns=strategies,
+        ends=(low, high),
+        form=value_format,
+        hovertemplate=f"%{{customdata[0]}}<br>%{{customdata[1]}}: <b>%{{z:{value_format}}}</b>",
+        name=escape(color_title),
     )
-    figure.update_layout(
-        xaxis=dict(
-            range=[-0.5, count - 0.5],
-            tickmode="array",
-            tickvals=np.arange(count),
-            ticktext=strategies,
-            autotickangles=[0, -90],
-            automargin="bottom",
-            ticklabelstandoff=2,
-            ticks="",
-            showgrid=False,
-            zeroline=False,
-            tickfont=dict(size=SMALL, color=palette.text),
-            title=axis_title(palette, "pooling strategy") | {"standoff": 8},
-            fixedrange=True,
-        ),
-        yaxis=sentence_axis(palette, domains[0], labels, shift=3),
+    x_axis = named_axis(strategies) | dict(
+        autotickangles=[0, -90],  # upright on a phone
+        automargin="bottom",
+        ticklabelstandoff=2,
+        tickfont=dict(size=SMALL, color=palette.text),
+        title=dict(text="pooling strategy", standoff=8),
     )
-    title = "<br>".join(map(escape, wrap(color_title, 26, most=2)))
-    add_header(figure, palette, domains[0][1], title, "", left=4, shift=12)
-    return finish(figure, palette, height, left=4, bottom=42)
+    # The height has room for upright names; Plotly takes of it what they need.
+    room = int(7 * max(map(len, strategies))) + 36
+    figure = compose([panel], x_axis, palette, margin=dict(l=4, b=room))
+    return figure.update_layout(margin_b=42)
 
 
 def layer_similarity(
@@ -213,25 +161,21 @@ def layer_similarity(
         references: strategy name → cosine of the pair under it; may be empty.
         cls_name: what the first line is; "last token" for causal decoders, which has the colour
             of that strategy.
-        theme: "light" or "dark".
-
-    Raises:
-        ValueError: shapes disagree, a value is not finite, a name is no strategy, or the theme
-            is unknown.
     """
     palette = palette_of(theme)
     cls, mean = checked_arrays(cls=(cls, "S"), mean=(mean, "S"))
-    (marks,) = checked_arrays(references=(list(references.values()), "K", "empty"))
-    names = {strategy: [escape(strategy)] for strategy in references}
-    span = padded([*cls, *mean, *marks], 0.08)
-    body = max(260, 17 * len(names) + 20)
-
-    figure = go.Figure()
-    for values, strategy, name in ((cls, first_token(cls_name), cls_name), (mean, "mean", "mean")):
-        figure.add_trace(state_line(values, strategy, name, theme, form=".3f"))
-    right = add_states_and_edge(figure, palette, len(cls), names, marks, span, body, theme, ".3f")
-    figure.update_layout(yaxis=free_axis(palette, span, "cosine"))
-    return finish(figure, palette, 30 + body + TICKS, left=52, right=right, top=30)
+    checked_arrays(references=(list(references.values()), "K", "empty"))
+    panel = curve_panel(
+        [Curve(cls, first_token(cls_name), cls_name), Curve(mean, "mean", "mean")],
+        references,
+        palette,
+        form=".3f",
+        y_axis=dict(title_text="cosine"),
+        header=0,
+    )
+    margin = dict(l=52, r=curve_margin(references), t=30)
+    x_axis = curve_axis(len(cls), references)
+    return compose([panel], x_axis, palette, margin=margin, showlegend=True)
 
 
 def pair_weights(
@@ -244,41 +188,25 @@ def pair_weights(
         weights_b: (S,), layer weights of the second sentence.
         label_a: the first sentence, in the accent colour.
         label_b: the second sentence, grey. Purple and orange are kept for signs.
-        theme: "light" or "dark".
-
-    Raises:
-        ValueError: shapes disagree, a value is not finite, or the theme is unknown.
     """
     palette = palette_of(theme)
-    colors = (ACCENT[theme], palette.plain)
     weights_a, weights_b = checked_arrays(weights_a=(weights_a, "S"), weights_b=(weights_b, "S"))
-    states = len(weights_a)
-    uniform = 1.0 / states
-
-    domains, height = stack([(HEADER, 0), (22, 150)], TICKS)
-    figure = go.Figure()
-    sides = (
-        (weights_a, label_a, colors[0]),
-        (weights_b, label_b, colors[1]),
-    )
-    for weights, label, color in sides:
-        add_state_bars(figure, weights, color, decimals=2)
-        figure.data[-1].update(
-            name=axis_label(label),
-            hovertext=[hover_text(label)] * states,
-            hovertemplate="%{hovertext}<br>%{customdata}: <b>%{y:.3f}</b><extra></extra>",
+    colors = (palette.accent, palette.plain)
+    bars = []
+    for weights, label, color in zip(
+        (weights_a, weights_b), (label_a, label_b), colors, strict=True
+    ):
+        hover = [hover_text(label)] * len(weights)
+        options: dict[str, Any] = dict(
+            hover="%{hovertext}<br>", hovertext=hover, name=axis_label(label)
         )
-    add_uniform_line(figure, uniform, palette)
-    figure.update_layout(
-        xaxis=state_axis(palette, states, anchor="y", title="key state"),
-        yaxis=value_axis(palette, domains[1], [*weights_a, *weights_b, uniform]),
-        barmode="group",
-        bargroupgap=0.06,
-    )
-    add_swatches(figure, palette, domains[0][1], label_a, label_b, colors)
-    note = f"dotted: uniform, {format_number(uniform, '.2f')}"
-    add_header(figure, palette, domains[1][1], "", note)
-    return finish(figure, palette, height)
+        bars.append(state_bars(weights, color, **options))
+    panels = [
+        swatches(label_a, label_b, colors),
+        weight_panel(bars, palette, "", body=150, header=22),
+    ]
+    x_axis = state_axis(len(weights_a), "key state")
+    return compose(panels, x_axis, palette, barmode="group", bargroupgap=0.06)
 
 
 def knockout_bars(delta: Any, *, title: str, theme: str = "light") -> go.Figure:
@@ -287,99 +215,59 @@ def knockout_bars(delta: Any, *, title: str, theme: str = "light") -> go.Figure:
     Args:
         delta: (S,), cosine without the state minus the full cosine; NaN where not defined.
         title: a line above the bars.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: `delta` is not one row of numbers, a value is infinite, or the theme is
-            unknown.
+        ValueError: `delta` is not one row of numbers.
     """
     palette = palette_of(theme)
     (delta,) = checked_arrays(delta=(delta, "S", "nan"))
     lines = wrap(title, 40, most=2)
-    domains, height = stack([(HEADER + 16 * (len(lines) - 1), 150)], TICKS)
-    figure = go.Figure()
-    add_state_bars(figure, delta, signed_colors(delta, palette), decimals=3, signed=True)
-    figure.update_layout(
-        xaxis=state_axis(palette, len(delta), anchor="y", title="removed state"),
-        yaxis=value_axis(palette, domains[0], delta, signed=True),
+    panel = bar_panel(
+        delta,
+        signed_colors(delta, palette),
+        "<br>".join(map(escape, lines)),
+        "Δ cosine; above zero: closer without the state",
+        body=150,
+        header=HEADER + 16 * (len(lines) - 1),
+        decimals=3,
+        signed=True,
     )
-    note = "Δ cosine; above zero: closer without the state"
-    add_header(figure, palette, domains[0][1], "<br>".join(map(escape, lines)), note)
-    return finish(figure, palette, height)
+    return compose([panel], state_axis(len(delta), "removed state"), palette)
 
 
 def spearman_strip(
     strategies: Sequence[str], values: Any, low: Any, high: Any, *, theme: str = "light"
 ) -> go.Figure:
-    """Draw the Spearman correlation of every strategy with its interval, the best on top.
+    """Draw the Spearman correlation × 100 of every strategy with its interval, the best on top.
 
     Args:
         strategies: K strategy names.
         values: (K,), correlations from −1 to 1; NaN where it is not defined, drawn last.
-        low: (K,), lower ends of the intervals.
-        high: (K,), upper ends of the intervals.
-        theme: "light" or "dark".
-
-    The figure shows correlations × 100.
+        low, high: (K,), ends of the intervals.
 
     Raises:
-        ValueError: shapes disagree, a number is outside −1 to 1, an interval is upside down, a
-            name is no strategy, or the theme is unknown.
+        ValueError: a number is outside −1 to 1 or an interval is upside down.
     """
     palette = palette_of(theme)
-    values, low, high = checked_arrays(
-        values=(values, "K", "nan"), low=(low, "K", "nan"), high=(high, "K", "nan")
-    )
+    values, low, high = checked_estimates("K", (values, low, high), (-1, 1), "correlations")
     strategies = checked_texts("strategies", strategies, len(values))
-    for name, array in (("values", values), ("low", low), ("high", high)):
-        check_within(name, array, -1, 1, "correlations")
     check_intervals(strategies, low, high)
     order = np.argsort(-values, kind="stable")  # NaN last
     strategies = [strategies[index] for index in order]
-    values, low, high = 100 * values[order], 100 * low[order], 100 * high[order]
-
-    figure = go.Figure()
-    for row, strategy in enumerate(strategies):
-        name = escape(strategy)
-        printed = (
-            f"<b>{format_number(values[row], '.2f')}</b>  "
-            f"[{format_number(low[row], '.2f')}, {format_number(high[row], '.2f')}]"
+    numbers = 100 * np.stack([values, low, high], axis=1)[order]
+    traces, notes = [], []
+    for row, (strategy, (value, start, end)) in enumerate(zip(strategies, numbers, strict=True)):
+        name, color = escape(strategy), strategy_color(strategy, theme)
+        number, *ends = (format_number(one, ".2f") for one in (value, start, end))
+        printed = f"<b>{number}</b>  [{', '.join(ends)}]"
+        interval = segments(
+            np.array([start]), np.array([end]), [row], color, 3, name=f"{name} interval"
         )
-        figure.add_trace(
-            go.Scatter(
-                x=[low[row], high[row]],
-                y=[row, row],
-                mode="lines",
-                line=dict(color=strategy_color(strategy, theme), width=3),
-                hoverinfo="skip",
-                name=f"{name} interval",
-            )
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=[values[row]],
-                y=[row],
-                mode="markers",
-                marker=strategy_marker(strategy, theme, size=12),
-                customdata=[printed],
-                hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
-                name=name,
-            )
-        )
-        add_text(
-            figure,
-            printed,
-            palette,
-            x=1,
-            xanchor="right",
-            y=row - 0.5,
-            yref="y",
-            yanchor="middle",
-            yshift=-11,
-            font_size=SMALL,
-        )
-    figure.update_layout(
-        xaxis=score_axis(palette, [*values, *low, *high], "Spearman × 100 (higher is better →)"),
-        yaxis=sentence_axis(palette, (0, 1), strategies, shift=11, indent=4),
-    )
-    return finish(figure, palette, len(strategies) * 50 + TICKS, left=4)
+        marker = strategy_marker(strategy, palette, size=12)
+        dot = dots([value], [row], marker, None, [printed], name=name)
+        dot.update(hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>")
+        traces += [interval, dot]
+        notes.append(beside_row(printed, row))
+    panel = dot_panel(strategies, palette, traces, annotations=notes)
+    x_axis = score_axis(numbers, "Spearman × 100 (higher is better →)")
+    return compose([panel], x_axis, palette, margin=dict(l=4))

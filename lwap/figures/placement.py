@@ -1,4 +1,4 @@
-"""Labels that do not lie on each other."""
+"""Where labels stand so that they do not lie on each other; Plotly leaves them where it is told."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 NEAR = 2  # px, from a mark to a label that needs no line to it
+_GAPS = (NEAR, 12, 20, 28, 38, 50, 64, 80)  # px, from a mark to the places of its label
 _LINE = (0.4, 0.5, 0.6, 0.7, 0.8)  # of the way to a label, where its line must not be covered
 _PIECE = np.full((1, 2), 2.0)  # px, half the size of a piece of a line
+
+Boxes = tuple[np.ndarray, np.ndarray]  # (W, O, 2), middles at each width, and (O, 2), half sizes
 
 
 def spread_apart(values: np.ndarray, heights: np.ndarray, span: Sequence[float]) -> np.ndarray:
@@ -18,25 +21,20 @@ def spread_apart(values: np.ndarray, heights: np.ndarray, span: Sequence[float])
     Least squares under order constraints: values that collide form a block around their mean.
     values, heights: (K,)
     """
-    order = np.argsort(values, kind="stable")
-    if not order.size:
+    if not values.size:
         return values.copy()
-    sorted_heights = heights[order]
-    offsets = np.concatenate([[0.0], np.cumsum(sorted_heights[:-1] + sorted_heights[1:]) / 2])
-    wanted = values[order] - offsets
-    blocks: list[list[float]] = []  # sum, count
-    for value in wanted:
-        blocks.append([float(value), 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, count = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += count
-    placed = np.array([total / count for total, count in blocks for _ in range(int(count))])
-    lower = span[0] + sorted_heights[0] / 2
-    upper = span[1] - offsets[-1] - sorted_heights[-1] / 2
-    placed = np.clip(placed, lower, max(upper, lower))
+    order = np.argsort(values, kind="stable")
+    sizes = heights[order]
+    offsets = np.concatenate([[0.0], np.cumsum(sizes[:-1] + sizes[1:]) / 2])
+    blocks: list[list[float]] = []
+    for value in (values[order] - offsets).tolist():
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed = np.array([np.mean(block) for block in blocks for _ in block])
+    lower, upper = span[0] + sizes[0] / 2, span[1] - offsets[-1] - sizes[-1] / 2
     spread = np.empty_like(values)
-    spread[order] = placed + offsets
+    spread[order] = np.clip(placed, lower, max(upper, lower)) + offsets
     return spread
 
 
@@ -60,40 +58,36 @@ def place_labels(
         radii: (M,), half the sizes of the marks in pixels.
         owners: N indices of the marks that have a label.
         sizes: (N, 2), width and height of the labels in pixels.
-        widths: widths of the plot in pixels that must work.
+        widths: W widths of the plot in pixels that must work.
         height: height of the plot in pixels.
 
     Returns:
         (N, 2), offsets from a mark to the middle of its label.
     """
-    scales = np.array([(width, height) for width in widths], dtype=np.float64)[:, None]  # (W, 1, 2)
     if not len(owners):
         return np.zeros((0, 2))
+    scales = np.array([(width, height) for width in widths], dtype=np.float64)[:, None]  # (W, 1, 2)
     obstacles = marks * scales, np.stack([radii, radii], axis=1)
     labels = [
         _label(obstacles[0][:, owner, None], size / 2, radii[owner], obstacles, scales)
         for owner, size in zip(owners, sizes, strict=True)
     ]
     outward = np.argsort(np.abs(marks[owners] - marks.mean(axis=0)).sum(axis=1), kind="stable")
-    least = np.inf
+    found = []
     for order in (outward, outward[::-1], np.arange(len(labels))):
         chosen: dict[int, int] = {}
-        costs = dict.fromkeys(range(len(labels)), 0.0)
+        costs: dict[int, float] = {}
         for index in [*order.tolist()] * 3:
             others = [(labels[i], place) for i, place in chosen.items() if i != index]
-            cost = labels[index].costs + _costs(labels[index], others)
-            chosen[index] = int(cost.argmin())
-            costs[index] = float(cost.min())
-        total = sum(costs.values())
-        if total < least:
-            least = total
-            best = np.array([labels[i].places[chosen[i]] for i in range(len(labels))])
-    return best
+            cost = labels[index].costs + _among(labels[index], others)
+            chosen[index], costs[index] = int(cost.argmin()), float(cost.min())
+        found.append((sum(costs.values()), [labels[i].places[chosen[i]] for i in sorted(chosen)]))
+    return np.array(min(found, key=lambda solution: solution[0])[1])
 
 
 @dataclass(frozen=True)
 class _Label:
-    """A label and the places where it may stand."""
+    """A label and the C places where it may stand."""
 
     home: np.ndarray  # (W, 1, 2), its mark in pixels
     half: np.ndarray  # (2,), half its size
@@ -101,65 +95,54 @@ class _Label:
     has_line: np.ndarray  # (C,), whether it is so far that a line leads to it
     costs: np.ndarray  # (C,), as far as the other labels do not matter
 
+    def covers(self, boxes: Boxes, weight: float) -> np.ndarray:
+        """What each place costs for lying on these boxes, and its line for crossing them.  (C,)"""
+        cost = weight * _overlaps(self.home + self.places, self.half, boxes)
+        for share in _LINE:
+            line = _overlaps(self.home + share * self.places, _PIECE, boxes)
+            cost = cost + 8.0 * np.where(self.has_line, line, 0)
+        return cost.sum(axis=0)
+
 
 def _label(
-    home: np.ndarray,
-    half: np.ndarray,
-    radius: float,
-    obstacles: tuple[np.ndarray, np.ndarray],
-    scales: np.ndarray,
+    home: np.ndarray, half: np.ndarray, radius: float, obstacles: Boxes, scales: np.ndarray
 ) -> _Label:
     """Find the places of a label, and what they cost by their distance and by what they cover."""
-    places, has_line, costs = [], [], []
-    for gap in (NEAR, 12, 20, 28, 38, 50, 64, 80):
-        reach = half + radius + gap
+    places, gaps, costs = [], [], []
+    for gap in _GAPS:
         for side in (1, -1):
             for share in (0, -1, 1) if gap == NEAR else (0, -0.5, 0.5, -1, 1):
                 for place in dict.fromkeys([(side, share), (share, side)]):
-                    places.append(reach * place)
-                    has_line.append(gap > NEAR)
+                    places.append((half + radius + gap) * place)
+                    gaps.append(gap)
                     costs.append(4.0 * gap + 8 * (abs(share) == 1) + 2 * (place[0] < 0))
-    label = _Label(home, half, np.array(places), np.array(has_line), np.array(costs))
+    label = _Label(home, half, np.array(places), np.array(gaps) > NEAR, np.array(costs))
     middles = home + label.places  # (W, C, 2)
     outside = np.maximum(half - middles, 0) + np.maximum(middles + half - scales, 0)
-    cost = label.costs + 200.0 * outside.sum(axis=-1) + 2.0 * _overlaps(middles, half, *obstacles)
-    for share in _LINE:
-        covered = _overlaps(home + share * label.places, _PIECE, *obstacles)
-        cost = cost + 8.0 * np.where(label.has_line, covered, 0)
-    return replace(label, costs=cost.sum(axis=0))
+    outside_cost = 200.0 * outside.sum(axis=(0, 2))
+    total = len(scales) * label.costs + outside_cost + label.covers(obstacles, 2.0)
+    return replace(label, costs=total)
 
 
-def _costs(label: _Label, others: Sequence[tuple[_Label, int]]) -> np.ndarray:
+def _among(label: _Label, others: Sequence[tuple[_Label, int]]) -> np.ndarray:
     """What each place of a label costs for covering other labels and the lines to them.  (C,)"""
     if not others:
         return np.zeros(len(label.places))
-    middles = label.home + label.places  # (W, C, 2)
-    standing = (
-        np.concatenate([other.home + other.places[place] for other, place in others], axis=1),
-        np.array([other.half for other, _ in others]),
-    )
-    cost = 4.0 * _overlaps(middles, label.half, *standing)
-    for share in _LINE:
-        covered = _overlaps(label.home + share * label.places, _PIECE, *standing)
-        cost = cost + 8.0 * np.where(label.has_line, covered, 0)
-        lines = [
-            other.home + share * other.places[place]
-            for other, place in others
-            if other.has_line[place]
-        ]
-        if lines:
-            cost = cost + 8.0 * _overlaps(
-                middles, label.half, np.concatenate(lines, axis=1), _PIECE
-            )
-    return cost.sum(axis=0)
+    middles = np.concatenate([one.home + one.places[place] for one, place in others], axis=1)
+    cost = label.covers((middles, np.array([one.half for one, _ in others])), 4.0)
+    lines = [
+        one.home + share * one.places[place]
+        for one, place in others
+        for share in _LINE
+        if one.has_line[place]
+    ]
+    if lines:
+        boxes = np.concatenate(lines, axis=1), _PIECE
+        cost = cost + 8.0 * _overlaps(label.home + label.places, label.half, boxes).sum(axis=0)
+    return cost
 
 
-def _overlaps(
-    middles: np.ndarray, half: np.ndarray, others: np.ndarray, other_half: np.ndarray
-) -> np.ndarray:
-    """Area that each box shares with all others.
-
-    middles: (W, C, 2), others: (W, O, 2), half and other_half: half the sizes of the boxes
-    """
-    distance = np.abs(middles[:, :, None] - others[:, None])  # (W, C, O, 2)
-    return np.maximum(half + other_half - distance, 0).prod(axis=-1).sum(axis=-1)
+def _overlaps(middles: np.ndarray, half: np.ndarray, boxes: Boxes) -> np.ndarray:
+    """Area that boxes of half size `half` share with all others.  middles: (W, C, 2) -> (W, C)"""
+    distance = np.abs(middles[:, :, None] - boxes[0][:, None])  # (W, C, O, 2)
+    return np.maximum(half + boxes[1] - distance, 0).prod(axis=-1).sum(axis=-1)

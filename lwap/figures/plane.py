@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from lwap.figures.axes import free_axis, padded
 from lwap.figures.checks import checked_arrays, checked_texts
-from lwap.figures.layout import (
-    HEADER,
-    LEAST,
-    PHONE,
-    PLANE_HEAD,
-    RIGHT,
-    SMALL,
-    TICKS,
-    add_header,
-    finish,
-    padded,
-    plane_axes,
-    stack,
-    strategy_lines,
-)
-from lwap.figures.marks import CLICKABLE
-from lwap.figures.placement import NEAR, place_labels
+from lwap.figures.labels import Label, beside, strategy_lines
+from lwap.figures.marks import dots
+from lwap.figures.panels import HEADER, Panel, compose
 from lwap.figures.style import (
-    CLEAR,
-    MODEL,
     STATE_COLORSCALE,
     Palette,
     ink,
@@ -39,22 +25,26 @@ from lwap.figures.style import (
     strategy_marker,
     translucent,
 )
-from lwap.figures.texts import (
-    clean,
-    colored,
-    escape,
-    format_number,
-)
+from lwap.figures.template import LEAST, PHONE, RIGHT
+from lwap.figures.texts import clean, colored, escape, format_number
 from lwap.names import state_tick
 
-_LEFT = 52  # px, margin
-_WIDTHS = (
-    PHONE - _LEFT - RIGHT,
-    620,
-    1030,
-)  # px, of the plot, where labels must not collide
+PLANE_LEFT = 52  # px, margin
+PLANE_WIDTHS = (PHONE - PLANE_LEFT - RIGHT, 620, 1030)  # px, of the plot; labels must not collide
 _DOT, _SMALL_DOT = 16, 8  # px, a state with its number, and one without
 _LINE_COLUMNS = 24  # characters of a line of a label
+
+
+def plane_panel(body: int, traces: Sequence[Any], span: Sequence[float], **panel: Any) -> Panel:
+    """Build the plane; `span` is the range of the alignment, upwards."""
+    y_axis = free_axis(span, "← alignment, lower is better")
+    head = "Better towards the lower left ↙"
+    return Panel(body, traces, y_axis, head, header=HEADER + 8, **panel)
+
+
+def plane_axis(span: Sequence[float]) -> dict[str, Any]:
+    """Horizontal axis of the plane; `span` is the range of the uniformity."""
+    return free_axis(span, "← uniformity, lower is better")
 
 
 def alignment_uniformity(
@@ -69,47 +59,22 @@ def alignment_uniformity(
         alignment: (K,), mean squared distance of positive pairs; NaN leaves the point out.
         uniformity: (K,), log of the mean Gaussian potential of random pairs; NaN as above.
         names: K strategy names, each alone or as "model · strategy".
-        theme: "light" or "dark".
-
-    Raises:
-        ValueError: shapes disagree, a value is infinite, a name is no strategy, or the theme is
-            unknown.
     """
     palette = palette_of(theme)
     alignment, uniformity = checked_arrays(
         alignment=(alignment, "K", "nan"), uniformity=(uniformity, "K", "nan")
     )
     names = checked_texts("names", names, len(alignment))
-    plane = _plane(names, np.stack([uniformity, alignment], axis=1))
-
-    figure = go.Figure()
-    hover = [
-        f"{escape(clean(name))}<br>uniformity <b>{format_number(x, '.3f')}</b><br>"
-        f"alignment <b>{format_number(y, '.3f')}</b>"
-        for name, x, y in zip(names, uniformity, alignment, strict=True)
-    ]
-    numbered = _numbered_states(plane)
-    for name in plane.paths:
-        _add_path(figure, palette, plane, name, numbered, hover, theme)
-    for index in plane.strategies:
-        figure.add_trace(
-            go.Scatter(
-                x=[uniformity[index]],
-                y=[alignment[index]],
-                mode="markers",
-                marker=strategy_marker(names[index], theme, size=12),
-                hovertext=[hover[index]],
-                customdata=[[index]],
-                name=escape(names[index]),
-                **CLICKABLE,
-            )
-        )
-    _add_labels(figure, palette, plane, numbered)
-    domains, height = stack([(HEADER + 8, plane.height)], TICKS)
-    figure.update_layout(**plane_axes(palette, plane.spans, domains[0]))
-    note = "paths: one hidden state alone, numbered" if plane.paths else "one mark a strategy"
-    add_header(figure, palette, domains[0][1], PLANE_HEAD, note, left=_LEFT)
-    return finish(figure, palette, height, left=_LEFT)
+    points = np.stack([uniformity, alignment], axis=1)
+    plane = _Plane(names, points, [parse_strategy(name)[1] for name in names], palette)
+    panel = plane_panel(
+        plane.height,
+        [*map(plane.path_marks, plane.paths), *map(plane.strategy_mark, plane.strategies)],
+        plane.spans[1],
+        note="paths: one hidden state alone, numbered" if plane.paths else "one mark a strategy",
+        annotations=plane.labels(),
+    )
+    return compose([panel], plane_axis(plane.spans[0]), palette, margin=dict(l=PLANE_LEFT))
 
 
 @dataclass(frozen=True)
@@ -118,158 +83,132 @@ class _Plane:
 
     names: list[str]
     points: np.ndarray  # (K, 2), uniformity and alignment
-    paths: dict[str, list[int]]  # single layers of one kind, in order of their state
-    strategies: list[int]  # all other points
-    spans: tuple[list[float], list[float]]  # ranges of both axes
-    height: int  # px
+    states: list[int | None]  # the hidden state of a single layer
+    palette: Palette
+
+    @cached_property
+    def known(self) -> list[int]:
+        return np.flatnonzero(np.isfinite(self.points).all(axis=1)).tolist()
+
+    @cached_property
+    def strategies(self) -> list[int]:
+        """All points but the single layers."""
+        return [index for index in self.known if self.states[index] is None]
+
+    @cached_property
+    def paths(self) -> dict[str, list[int]]:
+        """Single layers of one kind, in order of their state."""
+        paths: dict[str, list[int]] = {}
+        for index in sorted(self.known, key=lambda index: self.states[index] or 0):
+            if self.states[index] is not None:
+                # "model · layer_mean:3+whiten" is on the path "model · layer_mean+whiten"
+                name = self.names[index].replace(f":{self.states[index]}", "")
+                paths.setdefault(name, []).append(index)
+        return dict(sorted(paths.items(), key=lambda path: min(path[1])))
+
+    @cached_property
+    def spans(self) -> tuple[list[float], list[float]]:
+        """Ranges of both axes."""
+        shown = self.points[self.known]
+        return padded(shown[:, 0], 0.1), padded(shown[:, 1], 0.1)
 
     @property
-    def shares(self) -> np.ndarray:
-        """Places as shares of the plot, from its lower left corner.  (K, 2)"""
+    def height(self) -> int:
+        return max(340, min(560, 300 + 10 * len(self.strategies)))
+
+    @cached_property
+    def numbered(self) -> list[int]:
+        """Single layers whose number has room on a phone.
+
+        The last of a path first, then every fourth, every second, all: where points crowd, the
+        numbers stay even.
+        """
+        lasts = [path[-1] for path in self.paths.values()]
+
+        def order(index: int) -> tuple[int, int]:
+            state = self.states[index] or 0  # every one of a path has one
+            return (0 if index in lasts else 1 + (state % 4 > 0) + state % 2), -state
+
         low, high = np.array(self.spans).T
-        return (self.points - low) / (high - low)
+        pixels = (self.points - low) / (high - low) * [PLANE_WIDTHS[0], self.height]
+        taken, numbered = list(self.strategies), []
+        for index in sorted((i for path in self.paths.values() for i in path), key=order):
+            distances = np.abs(pixels[taken] - pixels[index]).max(axis=1)
+            if distances.min(initial=np.inf) > _DOT:
+                taken.append(index)
+                numbered.append(index)
+        return numbered
 
-    def state(self, index: int) -> int:
-        """The hidden state of a single layer."""
-        return parse_strategy(self.names[index])[1] or 0
+    def hover(self, index: int) -> str:
+        x, y = (format_number(value, ".3f") for value in self.points[index])
+        name = escape(clean(self.names[index]))
+        return f"{name}<br>uniformity <b>{x}</b><br>alignment <b>{y}</b>"
 
+    def strategy_mark(self, index: int) -> go.Scatter:
+        marker = strategy_marker(self.names[index], self.palette, size=12)
+        x, y = self.points[index]
+        name = escape(self.names[index])
+        return dots([x], [y], marker, [self.hover(index)], [[index]], name=name)
 
-def _plane(names: list[str], points: np.ndarray) -> _Plane:
-    paths: dict[str, list[int]] = {}
-    strategies = []
-    for index, name in enumerate(names):
-        head, layer = parse_strategy(name)
-        if not np.isfinite(points[index]).all():
-            continue
-        if layer is None:
-            strategies.append(index)
-        else:
-            # "model · layer_mean:3+whiten" is on the path "model · layer_mean+whiten"
-            paths.setdefault(name.replace(f"{head}:{layer}", head), []).append(index)
-    for path in paths.values():
-        path.sort(key=lambda index: parse_strategy(names[index])[1])
-    shown = points[np.isfinite(points).all(axis=1)]
-    spans = padded(shown[:, 0], 0.1), padded(shown[:, 1], 0.1)
-    height = max(340, min(560, 300 + 10 * len(strategies)))
-    return _Plane(names, points, paths, strategies, spans, height)
-
-
-def _add_path(
-    figure: go.Figure,
-    palette: Palette,
-    plane: _Plane,
-    name: str,
-    numbered: Sequence[int],
-    hover: Sequence[str],
-    theme: str,
-) -> None:
-    """Add single layers as points on a line in the colour of their kind."""
-    path = plane.paths[name]
-    kind = "mean" if "layer_mean" in name.rpartition(MODEL)[2] else "cls"
-    states = np.array([plane.state(index) for index in path])
-    deepest = max(plane.state(index) for path in plane.paths.values() for index in path) or 1
-    colors = ink(STATE_COLORSCALE, states / deepest)
-    is_numbered = np.isin(path, numbered)
-    figure.add_trace(
-        go.Scatter(
-            x=plane.points[path, 0],
-            y=plane.points[path, 1],
+    def path_marks(self, name: str) -> go.Scatter:
+        """Build single layers as points on a line in the colour of their kind."""
+        path = self.paths[name]
+        kind = "cls" if parse_strategy(self.names[path[0]])[0] == "layer_cls" else "mean"
+        states = np.array([self.states[index] for index in path])
+        deepest = max(self.states[i] or 0 for path in self.paths.values() for i in path) or 1
+        is_numbered = np.isin(path, self.numbered)
+        # The embeddings are named beside the path: "emb" is too wide for a dot.
+        texts = [
+            colored(state_tick(state), color) if state and shown else ""
+            for state, color, shown in zip(
+                states, ink(STATE_COLORSCALE, states / deepest), is_numbered, strict=True
+            )
+        ]
+        marker = dict(
+            symbol="circle",
+            size=np.where(is_numbered, _DOT, _SMALL_DOT),
+            color=states,
+            cmin=0,
+            cmax=deepest,
+            colorscale=STATE_COLORSCALE,
+            line=dict(color=self.palette.zero, width=1),
+            opacity=1,
+        )
+        hover, data = list(map(self.hover, path)), [[index] for index in path]
+        x, y = self.points[path].T
+        return dots(x, y, marker, hover, data, name=escape(name)).update(
             mode="lines+markers+text",
-            line=dict(color=translucent(strategy_color(kind, theme), 0.75), width=1.5),
-            marker=dict(
-                symbol="circle",
-                size=np.where(is_numbered, _DOT, _SMALL_DOT),
-                color=states,
-                cmin=0,
-                cmax=deepest,
-                colorscale=STATE_COLORSCALE,
-                line=dict(color=palette.zero, width=1),
-                opacity=1,
-            ),
-            # The embeddings are named beside the path: "emb" is too wide for a dot.
-            text=[
-                colored(state_tick(state), color) if state and shown else ""
-                for state, color, shown in zip(states, colors, is_numbered, strict=True)
-            ],
+            line=dict(color=translucent(strategy_color(kind, self.palette.theme), 0.75), width=1.5),
+            text=texts,
             textposition="middle center",
             textfont=dict(size=LEAST),
-            hovertext=[hover[index] for index in path],
-            customdata=[[index] for index in path],
-            name=escape(name),
-            **CLICKABLE,
         )
-    )
 
-
-def _numbered_states(plane: _Plane) -> list[int]:
-    """Indices of the single layers whose number has room on a phone.
-
-    The last of a path first, then every fourth, every second, all: where points crowd, the
-    numbers stay even.
-    """
-
-    def order(index: int) -> tuple[int, int]:
-        state = plane.state(index)
-        is_last = any(index == path[-1] for path in plane.paths.values())
-        return (0 if is_last else 1 if state % 4 == 0 else 2 if state % 2 == 0 else 3), -state
-
-    pixels = plane.shares * [_WIDTHS[0], plane.height]
-    taken = list(plane.strategies)
-    numbered = []
-    for index in sorted((i for path in plane.paths.values() for i in path), key=order):
-        distances = np.abs(pixels[taken] - pixels[index]).max(axis=1)
-        if distances.min(initial=np.inf) > _DOT:
-            taken.append(index)
-            numbered.append(index)
-    return numbered
-
-
-def _add_labels(
-    figure: go.Figure, palette: Palette, plane: _Plane, numbered: Sequence[int]
-) -> None:
-    """Add the names of strategies beside their marks, and of paths beside their first state."""
-    labels = {
-        index: strategy_lines(plane.names[index], _LINE_COLUMNS) for index in plane.strategies
-    }
-    for name, path in plane.paths.items():
-        labels[path[0]] = strategy_lines(name, _LINE_COLUMNS)
-        if plane.state(path[0]) == 0:
-            labels[path[0]][-1] += ", emb"
-    drawn = [*plane.strategies, *(index for path in plane.paths.values() for index in path)]
-    radii = np.array(
-        [
-            7 if index in plane.strategies else (_DOT if index in numbered else _SMALL_DOT) / 2
-            for index in drawn
-        ]
-    )
-    owners = [drawn.index(index) for index in labels]
-    sizes = np.array(
-        [(6.2 * max(map(len, lines)), 2 + 13 * len(lines)) for lines in labels.values()]
-    ).reshape(-1, 2)
-    offsets = place_labels(
-        plane.shares[drawn], radii, owners, sizes, widths=_WIDTHS, height=plane.height
-    )
-    for (index, lines), radius, (right, up), size in zip(
-        labels.items(), radii[owners], offsets, sizes, strict=True
-    ):
-        is_far = (np.abs((right, up)) - size / 2).max() - radius > NEAR + 1
-        # The text may be narrower than was reckoned: let it end at the side of its mark.
-        side = int(np.sign(right)) if abs(right) >= size[0] / 2 else 0
-        align = ("center", "left", "right")[side]
-        color = palette.text if index in plane.strategies else palette.muted
-        figure.add_annotation(
-            text="<br>".join(lines),
-            x=plane.points[index, 0],
-            y=plane.points[index, 1],
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor=palette.zero if is_far else CLEAR,
-            standoff=radius - 1,
-            ax=right - side * size[0] / 2,
-            ay=-up,
-            xanchor=align,
-            align=align,
-            borderpad=1,
-            font=dict(size=SMALL, color=color),
+    def labels(self) -> list[dict[str, Any]]:
+        """Names of strategies beside their marks, and of paths beside their first state."""
+        named = {index: self.names[index] for index in self.strategies}
+        named |= {path[0]: name for name, path in self.paths.items()}
+        labels = []
+        for index, name in named.items():
+            lines = strategy_lines(name, _LINE_COLUMNS)
+            is_path = self.states[index] is not None
+            if self.states[index] == 0:
+                lines[-1] += ", emb"
+            color = self.palette.muted if is_path else self.palette.text
+            x, y = self.points[index]
+            labels.append(Label(lines, x, y, self.radius(index), self.palette.zero, color))
+        others = [index for index in self.known if index not in named]
+        return beside(
+            labels,
+            self.spans,
+            self.palette,
+            obstacles=self.points[others],
+            radii=np.array([self.radius(index) for index in others]),
+            widths=PLANE_WIDTHS,
+            height=self.height,
         )
+
+    def radius(self, index: int) -> float:
+        if self.states[index] is None:
+            return 7
+        return (_DOT if index in self.numbered else _SMALL_DOT) / 2

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from lwap.figures.axes import free_axis, padded
 from lwap.figures.checks import checked_arrays, checked_texts
-from lwap.figures.layout import (
-    HEADER,
-    TICKS,
-    add_header,
-    finish,
-    free_axis,
-    header_color_bar,
-    padded,
-    stack,
-)
-from lwap.figures.marks import CLICKABLE
-from lwap.figures.style import (
-    ACCENT,
-    growing_scale,
-    palette_of,
-)
-from lwap.figures.texts import (
-    clean,
-    escape,
-    format_number,
-    hover_text,
-)
+from lwap.figures.marks import OWN_HOVER
+from lwap.figures.panels import HEADER, Panel, color_bar, compose
+from lwap.figures.points import checked_rows
+from lwap.figures.style import growing_scale, palette_of
+from lwap.figures.texts import escape, format_number, hover_text
 
 _FEW_SCORES = 30  # distinct gold scores at which points begin to lie on each other
 _WEBGL_FROM = 1500  # pairs; fewer are drawn sharper, and saved, as SVG
+_HEIGHT = 380  # px
+_OPACITY = 0.9
 
 
 def gold_scatter(
@@ -43,7 +29,6 @@ def gold_scatter(
     labels: Sequence[str],
     selected: Sequence[int] | None = None,
     y_title: str = "Cosine",
-    slices: Mapping[str, Any] | None = None,
     theme: str = "light",
 ) -> go.Figure:
     """Draw every pair by its gold score and its predicted one, the worst mistakes standing out.
@@ -58,91 +43,54 @@ def gold_scatter(
         labels: P pairs, for instance "first ↔ second".
         selected: indices of pairs to draw on top in the accent colour.
         y_title: what the predicted scores are.
-        slices: slice name → (P,) whether a pair belongs to it, for the hover.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: shapes disagree, a value is infinite, `selected` names no pair, or the theme
-            is unknown.
+        ValueError: `selected` names no pair.
     """
     palette = palette_of(theme)
-    slices = dict(slices or {})
-    members = {f"slice {name!r}": (mask, "P") for name, mask in slices.items()}
-    gold, predicted, *masks = checked_arrays(
-        gold=(gold, "P", "nan"), predicted=(predicted, "P", "nan"), **members
-    )
+    gold, predicted = checked_arrays(gold=(gold, "P", "nan"), predicted=(predicted, "P", "nan"))
     labels = checked_texts("labels", labels, len(gold))
-    chosen = sorted({int(index) for index in selected}) if selected is not None else []
-    for index in chosen:
-        if not 0 <= index < len(gold):
-            raise ValueError(f"selected names pair {index}; the pairs are 0 to {len(gold) - 1}")
-    known = np.flatnonzero(np.isfinite(gold + predicted))
-    error = np.full(len(gold), np.nan)
-    error[known] = 100 * np.abs(_ranks(gold[known]) - _ranks(predicted[known])) / max(len(known), 1)
-    order = known[np.argsort(error[known], kind="stable")]  # the worst are drawn last
+    error = _rank_errors(gold, predicted)
+    order = np.argsort(error, kind="stable")[: np.isfinite(error).sum()]  # the worst on top
+    chosen = checked_rows("selected", () if selected is None else selected, len(gold), "pair")
     x = gold + _jitter(gold)
-    top = float(error[known].max(initial=0)) or 1.0
-    hover = [
-        _pair_hover(
-            labels[index],
-            (gold[index], predicted[index], error[index]),
-            [name for name, mask in zip(slices, masks, strict=True) if mask[index]],
-            y_title,
-        )
-        for index in order
-    ]
+    scatter = go.Scattergl if len(order) > _WEBGL_FROM else go.Scatter
     size = 9 if len(order) <= 300 else 7 if len(order) <= _WEBGL_FROM else 5
-    trace = go.Scattergl if len(order) > _WEBGL_FROM else go.Scatter
-    domains, height = stack([(HEADER + 6, 380)], TICKS)
-    color_bar = header_color_bar(palette, domains[0][1], [0, top], form=".0f")
-    figure = go.Figure()
-    figure.add_trace(
-        trace(
-            x=x[order],
-            y=predicted[order],
-            mode="markers",
-            marker=dict(
-                size=size,
-                color=error[order],
-                cmin=0,
-                cmax=top,
-                colorscale=growing_scale(theme),
-                colorbar=color_bar,
-                line=dict(width=0),
-                opacity=0.9,
-            ),
-            hovertext=hover,
-            hovertemplate="%{hovertext}<extra></extra>",
-            customdata=order[:, None].tolist(),
-            selected=dict(marker=dict(opacity=0.9)),
-            unselected=dict(marker=dict(opacity=0.9)),
-            name="pairs",
-        )
-    )
-    texts = dict(zip(order.tolist(), hover, strict=True))
-    chosen = [index for index in chosen if index in texts]
-    if chosen:
-        edge = dict(color=ACCENT[theme], width=3)
-        figure.add_trace(
-            trace(
-                x=x[chosen],
-                y=predicted[chosen],
-                mode="markers",
-                marker=dict(symbol="circle-open", size=size + 7, color=ACCENT[theme], line=edge),
-                hovertext=[texts[index] for index in chosen],
-                customdata=[[index] for index in chosen],
-                **CLICKABLE,
-                name="selected",
-            )
-        )
-    y_axis = free_axis(palette, padded(predicted[known], 0.06), escape(y_title))
-    figure.update_layout(
-        xaxis=free_axis(palette, padded(x[known], 0.04), "gold score"),
-        yaxis=y_axis | {"domain": domains[0]},
-    )
-    note = "distance between the two ranks" if len(known) else "no pair has both scores"
-    add_header(figure, palette, domains[0][1], "Rank error, % of pairs", note, left=52)
-    return finish(figure, palette, height, left=52)
+
+    def points(rows: np.ndarray, name: str, marker: dict[str, Any]) -> Any:
+        hover = [
+            f"{hover_text(labels[row], most=3)}<br>"
+            f"gold score: <b>{format_number(gold[row], '.2f')}</b><br>"
+            f"{escape(y_title)}: <b>{format_number(predicted[row], '.3f')}</b><br>"
+            f"rank error: {format_number(error[row], '.1f')} % of pairs"
+            for row in rows
+        ]
+        place = dict(x=x[rows], y=predicted[rows], customdata=rows[:, None].tolist())
+        common = dict(mode="markers", hovertext=hover, **OWN_HOVER)
+        return scatter(**place, **common, marker=marker, name=name)
+
+    steady = dict(marker_opacity=_OPACITY)
+    colors = _error_colors(error[order], theme) | dict(size=size, opacity=_OPACITY)
+    traces = [points(order, "pairs", colors).update(selected=steady, unselected=steady)]
+    chosen = chosen[np.isfinite(error[chosen])]
+    if chosen.size:
+        edge = dict(color=palette.accent, width=3)
+        ring = dict(symbol="circle-open", size=size + 7, color=palette.accent, line=edge)
+        traces.append(points(chosen, "selected", ring))
+    note = "distance between the two ranks" if len(order) else "no pair has both scores"
+    y_axis = free_axis(padded(predicted[order], 0.06), escape(y_title))
+    panel = Panel(_HEIGHT, traces, y_axis, "Rank error, % of pairs", note, header=HEADER + 6)
+    x_axis = free_axis(padded(x[order], 0.04), "gold score")
+    return compose([panel], x_axis, palette, margin=dict(l=52))
+
+
+def _rank_errors(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Distance between the ranks by both scores in percent of the pairs that have both.  (P,)"""
+    known = np.isfinite(gold + predicted)
+    errors = np.full(len(gold), np.nan)
+    distance = np.abs(_ranks(gold[known]) - _ranks(predicted[known]))
+    errors[known] = 100 * distance / max(known.sum(), 1)
+    return errors
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -169,16 +117,9 @@ def _jitter(values: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def _pair_hover(
-    label: str, numbers: tuple[float, float, float], slices: Sequence[str], y_title: str
-) -> str:
-    gold, predicted, error = numbers
-    lines = [
-        hover_text(label, most=3),
-        f"gold score: <b>{format_number(gold, '.2f')}</b>",
-        f"{escape(y_title)}: <b>{format_number(predicted, '.3f')}</b>",
-        f"rank error: {format_number(error, '.1f')} % of pairs",
-    ]
-    if slices:
-        lines.append(f"in {', '.join(escape(clean(name)) for name in slices)}")
-    return "<br>".join(lines)
+def _error_colors(errors: np.ndarray, theme: str) -> dict[str, Any]:
+    """Part of a marker: the colours of the errors, on a scale from zero."""
+    top = float(errors.max(initial=0)) or 1.0
+    bar = color_bar([0, top], ".0f")
+    scale = dict(cmin=0, cmax=top, colorscale=growing_scale(theme), colorbar=bar)
+    return scale | dict(color=errors, line=dict(width=0))

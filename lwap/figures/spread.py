@@ -8,23 +8,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lwap.figures.axes import Axis, free_axis, padded
 from lwap.figures.checks import check_within, checked_arrays, checked_texts
-from lwap.figures.layout import (
-    PHONE,
-    RIGHT,
-    SMALL,
-    TICKS,
-    add_text,
-    finish,
-    free_axis,
-    halo,
-    padded,
-    stack,
-    strategy_lines,
-    top_legend,
-)
-from lwap.figures.marks import add_states_and_edge, state_line
-from lwap.figures.placement import place_labels
+from lwap.figures.curves import Curve, curve_axis, curve_margin, curve_panel, names_height
+from lwap.figures.labels import Label, beside
+from lwap.figures.marks import upright
+from lwap.figures.panels import Panel, compose
 from lwap.figures.style import (
     Palette,
     first_token,
@@ -34,29 +23,26 @@ from lwap.figures.style import (
     strategy_marker,
     translucent,
 )
+from lwap.figures.template import PHONE
 from lwap.figures.texts import clean, colored, escape, format_number, shorten
+from lwap.registry import MEASURES
 
 _LEFT = 48  # px, margin
-_KEY_LINE = 17  # px, a line of the key above the plot
-_HEAD = 42  # px, the header above it
+_KEY_LINE = 17  # px, a line of the header, which is a key too
 _DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot")  # of equal colours
-_KEYS = dict(zip(_DASHES, ("━━━", "━ ━", "━ ·", "━━ ━", "━━ ·"), strict=True))
-_DOTTED = "····"
+_KEYS = dict(zip((*_DASHES, "dot"), ("━━━", "━ ━", "━ ·", "━━ ━", "━━ ·", "····"), strict=True))
 _COSINE_HOVER = "%{fullData.name}<br>cosine %{x:.2f}: density <b>%{y:.2f}</b><extra></extra>"
 _SHARE_HOVER = "%{fullData.name}<br>first %{x:,d} directions: <b>%{y:.1f} %</b><extra></extra>"
 _ABOVE = 1.15  # times the highest density of the spaces is the end of the axis
-_LEGEND = 22  # px, above the first panel
-_PANEL = 116  # px, body of a panel
+_COSINES = 260  # px, body of the cosines
 _SPECTRUM = 280  # px, body of the spectra
+_TOP = 103  # percent, end of the axis of shares
+_EVEN = "even over all directions"
+_PANEL = 116  # px, body of a panel of layers
+_LEGEND = 22  # px, above the first panel
 
 # What the header says behind the name; form of the values; whether zero belongs to the axis.
-_MEASURES = {
-    "uniformity": (" ↓", "lower is more uniform", ".2f", False),
-    "alignment": (" ↓", "lower: positive pairs nearer", ".3f", False),
-    "mean cosine": ("", "0 is isotropic", ".2f", True),
-    "IsoScore": (" ↑", "1 is isotropic", ".3f", False),
-    "effective rank": (" ↑", "higher: more directions in use", ".1f", False),
-}
+# --- cosines -------------------------------------------------------------------------------------
 
 
 def cosine_distribution(
@@ -82,21 +68,54 @@ def cosine_distribution(
             points of the unit sphere.
         dimension: of the sphere, so of the embeddings.
         means: (K,), mean cosine of each space, drawn as a thin line; NaN draws none.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: shapes disagree, edges do not ascend, a density is negative, a cosine is
-            outside −1 to 1, there are more than 2 spaces, a name is no strategy, or the theme is
-            unknown.
+        ValueError: edges do not ascend, a density is negative, a cosine is outside −1 to 1, or
+            there are more than 2 spaces.
     """
     palette = palette_of(theme)
-    edges, densities, x, heights = checked_arrays(
+    edges, densities, means, x, heights = _checked_cosines(edges, densities, means, reference)
+    names = checked_texts("names", names, len(densities))
+    sphere = f"uniform sphere, D = {dimension}"
+    traces, keys, shapes = [], [], []
+    lines = _lines(names, palette)
+    for name, density, mean, line in zip(names, densities, means, lines, strict=True):
+        area = dict(fill="tozeroy", fillcolor=translucent(line["color"], 0.16))
+        middles = (edges[:-1] + edges[1:]) / 2
+        traces.append(_curve(middles, density, line, name, _COSINE_HOVER).update(area))
+        said = ""
+        if not np.isnan(mean):
+            said = f"mean {format_number(mean, '.2f')}"
+            thin = dict(line_dash=line["dash"], line_width=1.2, layer="above", name="mean")
+            shapes.append(upright(mean, line["color"], **thin))
+        keys.append(_key(name, said, line, palette))
+    traces.append(_curve(x, heights, _dotted(palette), sphere, _COSINE_HOVER))
+    keys.append(_key(sphere, "", _dotted(palette), palette))
+    highest = float(densities.max()) or 1.0
+    # A reference that is but a little higher is shown whole.
+    top = _ABOVE * max(highest, min(float(heights.max()), 1.3 * highest))
+    note = "narrow around 0 is uniform"
+    if heights.max() > top:
+        note += f" · reference peaks at {heights.max():.1f}"
+    y_axis = free_axis([0, top]) | dict(nticks=5)
+    header = _header("Pairwise cosines", note, keys)
+    panel = Panel(_COSINES, traces, y_axis, shapes=shapes, **header)
+    x_axis = _cosine_axis(edges, densities, means, reference)
+    return compose([panel], x_axis, palette, margin=dict(l=_LEFT))
+
+
+def _checked_cosines(
+    edges: Any, densities: Any, means: Any, reference: tuple[Any, Any]
+) -> list[np.ndarray]:
+    """Copy edges, densities, means and both arrays of the reference."""
+    arrays = checked_arrays(
         edges=(edges, "E"),
         densities=(densities, "KB"),
-        **{"reference[0]": (reference[0], "M"), "reference[1]": (reference[1], "M")},
+        means=(np.full(len(densities), np.nan) if means is None else means, "K", "nan"),
+        **{f"reference[{place}]": (reference[place], "M") for place in (0, 1)},
     )
+    edges, densities, means, x, heights = arrays
     count, bins = densities.shape
-    names = checked_texts("names", names, count)
     if count > 2:
         raise ValueError(f"densities has {count} spaces; at most 2 can be told apart")
     if len(edges) != bins + 1:
@@ -104,71 +123,26 @@ def cosine_distribution(
     for name, ascending in (("edges", edges), ("reference[0]", x)):
         if (np.diff(ascending) <= 0).any():
             raise ValueError(f"{name} do not ascend")
-        check_within(name, ascending, -1 - 1e-6, 1 + 1e-6, "cosines")
+    for name, cosines in (("edges", edges), ("reference[0]", x), ("means", means)):
+        check_within(name, cosines, -1 - 1e-6, 1 + 1e-6, "cosines")
     for name, array in (("densities", densities), ("reference[1]", heights)):
         if array.min() < 0:
             raise ValueError(f"{name} are densities from 0, got {array.min():g}")
-    (means,) = checked_arrays(
-        means=(np.full(count, np.nan) if means is None else means, "K", "nan")
-    )
-    if len(means) != count:
-        raise ValueError(f"means has {len(means)} entries; expected {count}")
-    check_within("means", means, -1 - 1e-6, 1 + 1e-6, "cosines")
+    return arrays
 
-    middles = (edges[:-1] + edges[1:]) / 2
-    highest = float(densities.max()) or 1.0
-    # A reference that is but a little higher is shown whole.
-    top = _ABOVE * max(highest, min(float(heights.max()), 1.3 * highest))
-    figure = go.Figure()
-    keys = []
-    for name, density, mean, (color, dash) in zip(
-        names, densities, means, _strokes(names, theme), strict=True
-    ):
-        safe = escape(clean(name))
-        figure.add_trace(
-            go.Scatter(
-                x=middles,
-                y=density,
-                mode="lines",
-                line=dict(color=color, width=2, dash=dash),
-                fill="tozeroy",
-                fillcolor=translucent(color, 0.16),
-                hovertemplate=_COSINE_HOVER,
-                name=safe,
-            )
-        )
-        said = ""
-        if not np.isnan(mean):
-            figure.add_vline(x=mean, line=dict(color=color, width=1.2, dash=dash), name="mean")
-            said = f"mean {format_number(mean, '.2f')}"
-        keys.append(_key(name, said, color, dash, palette))
-    label = f"uniform sphere, D = {dimension}"
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=heights,
-            mode="lines",
-            line=dict(color=palette.gold, width=1.5, dash="dot"),
-            hovertemplate=_COSINE_HOVER,
-            name=label,
-        )
-    )
-    peak = f"reference peaks at {format_number(heights.max(), '.1f')}"
-    keys.append(f"{colored(_DOTTED, palette.gold)} {label}")
-    note = "narrow around 0 is uniform"
-    if heights.max() > top:
-        note += f" · {peak}"
-    is_filled = densities.max(axis=0) > 1e-3 * highest
-    seen = np.concatenate([edges[:-1][is_filled], edges[1:][is_filled], means])
-    tails = x[heights > 0.02 * heights.max()]
-    span = padded(np.concatenate([seen, tails]), 0.03)
-    figure.update_layout(
-        xaxis=free_axis(palette, [max(span[0], -1), min(span[1], 1)], "cosine of two sentences")
-        | dict(nticks=8),
-        yaxis=free_axis(palette, [0, top], None) | dict(nticks=5),
-    )
-    height, margin = _add_keyed_header(figure, palette, "Pairwise cosines", note, keys, 260)
-    return finish(figure, palette, height, left=_LEFT, top=margin)
+
+def _cosine_axis(
+    edges: np.ndarray, densities: np.ndarray, means: np.ndarray, reference: tuple[Any, Any]
+) -> Axis:
+    """Axis of all bins that are not empty, and of the reference but for its tails."""
+    x, heights = map(np.asarray, reference)
+    is_filled = densities.max(axis=0) > 1e-3 * (densities.max() or 1.0)
+    shown = [edges[:-1][is_filled], edges[1:][is_filled], means, x[heights > 0.02 * heights.max()]]
+    low, high = padded(np.concatenate(shown), 0.03)
+    return free_axis([max(low, -1), min(high, 1)], "cosine of two sentences") | dict(nticks=8)
+
+
+# --- spectra -------------------------------------------------------------------------------------
 
 
 def spectra(
@@ -186,13 +160,39 @@ def spectra(
         names: K strategy names, each alone or as "model · strategy".
         effective_ranks: (K,), how many directions are in use, marked on the curves; NaN and
             numbers below 1 leave the mark out.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: numbers of entries disagree, a share is outside 0 to 1 or below the one before
-            it, an effective rank is above D_k, a name is no strategy, or the theme is unknown.
+        ValueError: a share is outside 0 to 1 or below the one before it, or an effective rank is
+            above D_k.
     """
     palette = palette_of(theme)
+    curves, names, ranks = _checked_spectra(cumulative, names, effective_ranks)
+    traces = [_even(size, palette) for size in sorted(set(map(len, curves)))]
+    keys, labels = [], []
+    for name, curve, rank, line in zip(names, curves, ranks, _lines(names, palette), strict=True):
+        directions = np.arange(1, len(curve) + 1)
+        traces.append(_curve(directions, 100 * curve, line, name, _SHARE_HOVER))
+        keys.append(_key(name, "", line, palette))
+        if rank >= 1:  # nor NaN
+            share = 100 * float(np.interp(np.log(rank), np.log(directions), curve))
+            said = f"effective rank {rank:.0f} of {len(curve)}"
+            traces.append(_rank_mark(rank, share, said, name, palette))
+            labels.append(Label([said], np.log10(rank), share, 6.0, line["color"], palette.text))
+    keys.append(_key(_EVEN, "", _dotted(palette), palette))
+    x_axis = _direction_axis(max(map(len, curves)))
+    panel = Panel(
+        _SPECTRUM,
+        traces,
+        free_axis([0, _TOP]) | dict(dtick=25, ticksuffix=" %"),
+        annotations=_rank_labels(labels, curves, x_axis["range"], palette),
+        **_header("Share of the variance", "closer to the dotted line: more even", keys),
+    )
+    return compose([panel], x_axis, palette, margin=dict(l=_LEFT + 4, r=16))
+
+
+def _checked_spectra(
+    cumulative: Sequence[Any], names: Sequence[str], effective_ranks: Any
+) -> tuple[list[np.ndarray], list[str], np.ndarray]:
     curves = [
         checked_arrays(**{f"cumulative[{index}]": (curve, "D")})[0]
         for index, curve in enumerate(cumulative)
@@ -208,128 +208,66 @@ def spectra(
         if (np.diff(curve) < -1e-6).any():
             raise ValueError(f"cumulative[{index}] decreases; it must be a cumulative share")
         check_within(f"effective_ranks[{index}]", np.array([rank]), 0, len(curve), "directions")
+    return curves, names, ranks
 
-    figure = go.Figure()
-    widest = max(map(len, curves))
-    for size in sorted({len(curve) for curve in curves}):
-        at = np.unique(np.geomspace(1, size, 200))
-        figure.add_trace(
-            go.Scatter(
-                x=at,
-                y=100 * at / size,
-                mode="lines",
-                line=dict(color=palette.gold, width=1.5, dash="dot"),
-                hoverinfo="skip",
-                name="even over all directions",
-            )
-        )
-    keys, marks = [], []
-    for name, curve, rank, (color, dash) in zip(
-        names, curves, ranks, _strokes(names, theme), strict=True
-    ):
-        safe = escape(clean(name))
-        at = np.arange(1, len(curve) + 1)
-        figure.add_trace(
-            go.Scatter(
-                x=at,
-                y=100 * curve,
-                mode="lines",
-                line=dict(color=color, width=2, dash=dash),
-                hovertemplate=_SHARE_HOVER,
-                name=safe,
-            )
-        )
-        keys.append(_key(name, "", color, dash, palette))
-        if not rank >= 1:  # nor NaN
-            continue
-        share = 100 * float(np.interp(np.log(rank), np.log(at), curve))
-        said = f"effective rank {format_number(rank, '.0f')} of {len(curve)}"
-        marks.append((float(rank), share, said, color))
-        figure.add_trace(
-            go.Scatter(
-                x=[rank],
-                y=[share],
-                mode="markers",
-                marker=strategy_marker(name, theme, size=11),
-                cliponaxis=False,
-                hovertemplate=f"%{{fullData.name}}<br>{said}: <b>%{{y:.1f}} %</b> of the variance"
-                "<extra></extra>",
-                name=f"{safe} effective rank",
-            )
-        )
-    keys.append(f"{colored(_DOTTED, palette.gold)} even over all directions")
-    _add_rank_labels(figure, marks, curves, widest, palette)
-    figure.update_layout(
-        xaxis=free_axis(
-            palette,
-            [0, max(float(np.log10(widest)), 0.3)],
-            "number of principal directions, largest first",
-        )
-        | _log_ticks(widest)
-        | dict(ticklabelstandoff=3),
-        yaxis=free_axis(palette, [0, 103], None) | dict(dtick=25, ticksuffix=" %"),
+
+def _even(size: int, palette: Palette) -> go.Scatter:
+    """Build the curve of a space of this size whose variance is the same in all directions."""
+    at = np.unique(np.geomspace(1, size, 200))
+    return _curve(at, 100 * at / size, _dotted(palette), _EVEN, None).update(hoverinfo="skip")
+
+
+def _rank_mark(rank: float, share: float, said: str, name: str, palette: Palette) -> go.Scatter:
+    said = f"{said}: <b>%{{y:.1f}} %</b> of the variance"
+    return go.Scatter(
+        x=[rank],
+        y=[share],
+        mode="markers",
+        marker=strategy_marker(name, palette, size=11),
+        cliponaxis=False,
+        hovertemplate=f"%{{fullData.name}}<br>{said}<extra></extra>",
+        name=f"{escape(clean(name))} effective rank",
     )
-    note = "nearer to the dotted line: more even"
-    height, margin = _add_keyed_header(
-        figure, palette, "Share of the variance", note, keys, _SPECTRUM
-    )
-    return finish(figure, palette, height, left=_LEFT + 4, right=16, top=margin)
 
 
-def _add_rank_labels(
-    figure: go.Figure,
-    marks: Sequence[tuple[float, float, str, str]],
-    curves: Sequence[np.ndarray],
-    widest: int,
-    palette: Palette,
-) -> None:
-    """Add what each mark says beside it, off the curves.  marks: x, y, text, colour"""
-    if not marks:
-        return
-    length = max(float(np.log10(widest)), 0.3)
-    dots = [(np.log10(x) / length, y / 103) for x, y, _, _ in marks]
+def _rank_labels(
+    labels: Sequence[Label], curves: Sequence[np.ndarray], span: Sequence[float], palette: Palette
+) -> list[Axis]:
+    """What is said beside the marks, off the curves."""
+    dots = []
     for curve in curves:
-        shares = np.linspace(0, 1, 60)
-        at = shares * np.log10(len(curve))
-        heights = np.interp(at, np.log10(np.arange(1, len(curve) + 1)), curve)
-        dots += zip(at / length, heights * 100 / 103, strict=True)
-    radii = np.where(np.arange(len(dots)) < len(marks), 6.0, 2.0)
-    sizes = np.array([(6.2 * len(text), 14) for _, _, text, _ in marks])
-    offsets = place_labels(
-        np.array(dots),
-        radii,
-        range(len(marks)),
-        sizes,
+        at = np.linspace(0, np.log10(len(curve)), 60)
+        shares = np.interp(at, np.log10(np.arange(1, len(curve) + 1)), curve)
+        dots.append(np.stack([at, 100 * shares], axis=1))
+    return beside(
+        labels,
+        (span, (0, _TOP)),
+        palette,
+        obstacles=np.concatenate(dots),
+        radii=np.full(60 * len(curves), 2.0),
         widths=(PHONE - _LEFT - 20, 620),
         height=_SPECTRUM,
     )
-    for (x, y, text, color), (right, up) in zip(marks, offsets, strict=True):
-        figure.add_annotation(
-            text=text,
-            x=np.log10(x),
-            y=y,
-            ax=right,
-            ay=-up,
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor=color,
-            standoff=5,
-            borderpad=1,
-            font=dict(size=SMALL, color=palette.text, shadow=halo(palette)),
-        )
 
 
-def _log_ticks(widest: int) -> dict[str, Any]:
-    """Ticks from 1 to the number of directions, which is always named."""
+def _direction_axis(widest: int) -> Axis:
+    """Logarithmic axis from 1 to the number of directions, which is always named."""
     steps = [step * 10**power for power in range(6) for step in (1, 3)]
     ticks = [step for step in steps if step <= widest / 1.8] + [widest]
-    return dict(
-        type="log", tickmode="array", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks]
+    span = [0, max(float(np.log10(widest)), 0.3)]
+    return free_axis(span, "number of principal directions, largest first") | dict(
+        type="log",
+        tickmode="array",
+        tickvals=ticks,
+        ticktext=[f"{tick:,}" for tick in ticks],
+        ticklabelstandoff=3,
     )
 
 
-def geometry_course(
+# --- layers --------------------------------------------------------------------------------------
+
+
+def layer_geometry(
     measures: Mapping[str, tuple[Any, Any]],
     references: Mapping[str, Mapping[str, float]],
     *,
@@ -348,16 +286,50 @@ def geometry_course(
         references: strategy name → measure → its value, NaN or left out where unknown.
         query_name: what the first line is; "last token" for causal decoders, which has the colour
             of that strategy.
-        theme: "light" or "dark".
 
     Raises:
-        ValueError: a measure is unknown or none has a number, shapes disagree, a value is
-            infinite, a name is no strategy, or the theme is unknown.
+        ValueError: a measure is unknown or none has a number.
     """
     palette = palette_of(theme)
-    unknown = [name for name in measures if name not in _MEASURES]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no measure; accepted are {', '.join(_MEASURES)}")
+    courses = _checked_measures(measures)
+    for strategy in references:
+        parse_strategy(strategy)
+    body = max(_PANEL, 12 + names_height(references, 3))
+    declared_as = {each.label: each for each in MEASURES.values()}
+    panels: list[Panel] = []
+    for measure, (first, mean) in courses.items():
+        declared = declared_as[measure]
+        form, has_zero, note = declared.form, declared.has_zero, declared.axis
+        arrow = f" {declared.better}" if declared.better in "↓↑" else ""
+        values = [marks.get(measure, np.nan) for marks in references.values()]
+        (values,) = checked_arrays(references=(values, "K", "nan", "empty"))
+        panel = curve_panel(
+            [Curve(first, first_token(query_name), query_name), Curve(mean, "mean", "mean")],
+            dict(zip(references, values, strict=True)),
+            palette,
+            form=form,
+            share=0.1,
+            zero=has_zero,
+            body=body,
+            y_axis=dict(nticks=4),
+            lines=[f"<b>{escape(measure)}{arrow}</b>  {colored(note, palette.muted)}"],
+            header=30,
+        )
+        for trace, group in zip(panel.traces, (first_token(query_name), "mean"), strict=False):
+            trace.update(legendgroup=group, showlegend=not panels)
+        panels.append(panel)
+    margin = dict(l=_LEFT, r=curve_margin(references))
+    x_axis = curve_axis(len(first), references)
+    return compose(panels, x_axis, palette, margin=margin, legend=_LEGEND)
+
+
+def _checked_measures(
+    measures: Mapping[str, tuple[Any, Any]],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Copy the measures that have a number."""
+    declared = [each.label for each in MEASURES.values() if each.of == "space"]
+    if unknown := [name for name in measures if name not in declared]:
+        raise ValueError(f"{unknown[0]!r} is no measure; accepted are {', '.join(declared)}")
     arrays = checked_arrays(
         **{
             f"{name}, {kind}": (values, "S", "nan")
@@ -365,103 +337,49 @@ def geometry_course(
             for kind, values in zip(("first token", "mean"), pair, strict=True)
         }
     )
-    courses = {
+    known = {
         name: (first, mean)
         for name, first, mean in zip(measures, arrays[::2], arrays[1::2], strict=True)
         if np.isfinite([first, mean]).any()
     }
-    if not courses:
+    if not known:
         raise ValueError("measures has no number to draw")
-    for strategy in references:
-        parse_strategy(strategy)
-    states = len(arrays[0])
-    labels = {name: strategy_lines(name, 18) for name in references}
-    body = max(_PANEL, 12 + sum(3 + 13 * len(lines) for lines in labels.values()))
-    domains, height = stack([(30, body)] * len(courses), TICKS)
-
-    figure = go.Figure()
-    right, state_axis = RIGHT, None
-    for index, (measure, (first, mean)) in enumerate(courses.items()):
-        axis = "" if index == 0 else str(index + 1)
-        arrow, note, form, has_zero = _MEASURES[measure]
-        (values,) = checked_arrays(
-            references=(
-                [marks.get(measure, np.nan) for marks in references.values()],
-                "K",
-                "nan",
-                "empty",
-            )
-        )
-        known = {
-            name: lines
-            for (name, lines), value in zip(labels.items(), values, strict=True)
-            if not np.isnan(value)
-        }
-        values = values[np.isfinite(values)]
-        span = padded(np.concatenate([first, mean, values, [0.0] if has_zero else []]), 0.1)
-        for line, strategy, name in (
-            (first, first_token(query_name), query_name),
-            (mean, "mean", "mean"),
-        ):
-            trace = state_line(line, strategy, name, theme, form=form)
-            trace.update(yaxis=f"y{axis}", legendgroup=strategy, showlegend=index == 0)
-            figure.add_trace(trace)
-        # The marks at the edge are made for the first axis; here they move to the panel's own.
-        edge = go.Figure()
-        room = add_states_and_edge(edge, palette, states, known, values, span, body, theme, form)
-        figure.add_traces([trace.update(yaxis=f"y{axis}") for trace in edge.data])
-        for label in edge.layout.annotations:
-            figure.add_annotation(label.update(yref=f"y{axis}"))
-        for line in edge.layout.shapes:
-            figure.add_shape(line.update(yref=f"y{axis} domain"))
-        if state_axis is None or room > RIGHT:
-            state_axis = edge.layout.xaxis
-        right = max(right, room)
-        y_axis = free_axis(palette, span, None) | dict(nticks=4, domain=domains[index])
-        if has_zero:
-            y_axis |= dict(zeroline=True, zerolinecolor=palette.zero, zerolinewidth=1)
-        figure.update_layout({f"yaxis{axis}": y_axis})
-        head = f"{escape(measure)}{arrow}"
-        add_text(
-            figure,
-            f"<b>{head}</b>  {colored(note, palette.muted)}",
-            palette,
-            xshift=3 - _LEFT,
-            y=domains[index][1],
-            yshift=5,
-        )
-    last = "" if len(courses) == 1 else str(len(courses))
-    figure.update_layout(
-        xaxis=state_axis.update(anchor=f"y{last}"), showlegend=True, legend=top_legend(palette)
-    )
-    return finish(figure, palette, _LEGEND + height, left=_LEFT, right=right, top=_LEGEND)
+    return known
 
 
-# --- shared --------------------------------------------------------------------------------------
+# --- lines and their keys ------------------------------------------------------------------------
 
 
-def _strokes(names: Sequence[str], theme: str) -> list[tuple[str, str]]:
-    """Colour and dash of every line: equal colours differ in their dashes."""
-    strokes: list[tuple[str, str]] = []
-    for name in names:
-        color = strategy_color(name, theme)
-        before = sum(color == other for other, _ in strokes)
-        strokes.append((color, _DASHES[before % len(_DASHES)]))
-    return strokes
+def _lines(names: Sequence[str], palette: Palette) -> list[dict[str, Any]]:
+    """Style of every space's line: equal colours differ in their dashes."""
+    colors = [strategy_color(name, palette.theme) for name in names]
+    before = [colors[:index].count(color) for index, color in enumerate(colors)]
+    return [
+        dict(color=color, width=2, dash=_DASHES[count % len(_DASHES)])
+        for color, count in zip(colors, before, strict=True)
+    ]
 
 
-def _key(name: str, said: str, color: str, dash: str, palette: Palette) -> str:
+def _dotted(palette: Palette) -> dict[str, Any]:
+    """Style of what the spaces are compared with."""
+    return dict(color=palette.gold, width=1.5, dash="dot")
+
+
+def _curve(
+    x: np.ndarray, y: np.ndarray, line: dict[str, Any], name: str, hover: str | None
+) -> go.Scatter:
+    name = escape(clean(name))
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hovertemplate=hover, name=name)
+
+
+def _key(name: str, said: str, line: dict[str, Any], palette: Palette) -> str:
     """A safe line of the key: a piece of the line, its name, and what is said of it."""
     text = escape(shorten(name, 44 - len(said)))
     said = f", {colored(said, palette.muted)}" if said else ""
-    return f"{colored(_KEYS[dash], color)} {text}{said}"
+    return f"{colored(_KEYS[line['dash']], line['color'])} {text}{said}"
 
 
-def _add_keyed_header(
-    figure: go.Figure, palette: Palette, head: str, note: str, keys: Sequence[str], body: int
-) -> tuple[int, int]:
-    """Add a header with a key below it; return the figure's height and its top margin."""
-    lines = [f"<b>{head}</b>", colored(note, palette.muted), *keys]
-    add_text(figure, "<br>".join(lines), palette, xshift=3 - _LEFT, y=1, yshift=7)
-    margin = 10 + _KEY_LINE * len(lines)
-    return margin + body + TICKS, margin
+def _header(head: str, note: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Header of a panel with a key below it."""
+    height = 10 + _KEY_LINE * (2 + len(keys))
+    return dict(head=head, note=note, lines=keys, header=height, lift=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,32 @@ def parse(figure: go.Figure) -> dict:
         raise AssertionError(f"{constant} in the figure's JSON")
 
     return json.loads(figure.to_json(), parse_constant=refuse)
+
+
+def drawn(figure: go.Figure) -> go.Figure:
+    """The figure with its template filled in where it says nothing, as plotly.js draws it."""
+    layout = figure.layout.to_plotly_json()
+    template = layout.pop("template")
+    style = dict(template["layout"])
+    items = {kind: style.pop(f"{kind[:-1]}defaults", {}) for kind in ("annotations", "shapes")}
+    for name in [name for name in layout if name[1:5] == "axis"]:
+        layout[name] = _filled(style.get(name[:5], {}), layout[name])
+    for kind, defaults in items.items():
+        layout[kind] = [_filled(defaults, item) for item in layout.get(kind, ())]
+    data = [
+        _filled(*template["data"].get(trace.type, ({},)), trace.to_plotly_json())
+        for trace in figure.data
+    ]
+    return go.Figure(data=data, layout=_filled(style, layout), _validate=False)
+
+
+def _filled(defaults: dict, own: dict) -> dict:
+    """Two nested dictionaries as one; the second one's entries win."""
+    both = defaults | own
+    for name in defaults.keys() & own.keys():
+        if isinstance(defaults[name], dict) and isinstance(own[name], dict):
+            both[name] = _filled(defaults[name], own[name])
+    return both
 
 
 def traces(figure: go.Figure, kind: str) -> list:
@@ -54,7 +81,7 @@ def frozen(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def sits_on_any_background(draw: Draw) -> None:
     for theme in ("light", "dark"):
-        layout = parse(draw(theme))["layout"]
+        layout = parse(drawn(draw(theme)))["layout"]
         assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0, 0, 0, 0)"
         assert layout["height"] > 80
         assert layout["font"]["family"].endswith("sans-serif")
@@ -81,7 +108,7 @@ def user_text_is_escaped_and_no_template(draw: Draw) -> None:
 
 
 def nothing_is_drawn_by_a_finger_that_scrolls(draw: Draw) -> None:
-    figure = draw("light")
+    figure = drawn(draw("light"))
     assert figure.layout.dragmode is False
     axes = [*figure.select_xaxes(), *figure.select_yaxes()]
     assert axes and all(axis.fixedrange for axis in axes)
@@ -89,7 +116,7 @@ def nothing_is_drawn_by_a_finger_that_scrolls(draw: Draw) -> None:
 
 def a_click_fades_nothing(draw: Draw) -> None:
     """For figures of which points are clicked: plotly would dim all others, texts included."""
-    for trace in draw("light").data:
+    for trace in drawn(draw("light")).data:
         if trace.type == "bar" or trace.mode != "lines":
             assert trace.selected.marker.opacity == trace.unselected.marker.opacity > 0.8
             assert trace.text is None or trace.unselected.textfont.color.startswith("#")
@@ -102,3 +129,12 @@ EVERY_FIGURE = (
     user_text_is_escaped_and_no_template,
     nothing_is_drawn_by_a_finger_that_scrolls,
 )
+
+
+def holds_for_every_figure(draw: Draw, *more: Callable[[Draw], None]) -> None:
+    """Check what holds for every figure, and more, with few drawings."""
+    themes_differ_and_equal_calls_give_equal_figures(draw)
+    once = functools.cache(draw)
+    for holds in (*EVERY_FIGURE, *more):
+        if holds is not themes_differ_and_equal_calls_give_equal_figures:
+            holds(once)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import plotly.graph_objects as go
 import pytest
 
 from lwap import figures
-from lwap.figures.style import CATEGORIES, CATEGORY_SYMBOLS, palette_of
+from lwap.figures.style import ACCENT, BACKGROUND, CATEGORIES, CATEGORY_SYMBOLS, palette_of
 from tests.figures.reading import (
     EVERY_FIGURE,
     HOSTILE,
+    drawn,
     frozen,
     named,
     nothing_is_drawn_by_a_finger_that_scrolls,
@@ -68,17 +70,27 @@ def draw(name: str, a: dict[str, np.ndarray], theme: str = "light", **changes: A
                 note=HOSTILE,
             ),
         ),
-        "map_walk": (
+        "map_animation": (
             (a["walk"], [HOSTILE, "layer 1", "lwap"], SENTENCES),
-            dict(values=a["values"], value_name=HOSTILE, notes=[HOSTILE, "second", ""]),
+            dict(values=a["values"], name=HOSTILE),
         ),
     }
     positional, keywords = calls[name]
-    return getattr(figures, name)(*positional, **keywords | {"theme": theme} | changes)
+    arguments = composed(**keywords | {"theme": theme} | changes)
+    return getattr(figures, name)(*positional, **arguments)
 
 
 def plain(a: dict[str, np.ndarray], **changes: Any) -> go.Figure:
-    return figures.space_map(a["coordinates"], SENTENCES, **changes)
+    return figures.space_map(a["coordinates"], SENTENCES, **composed(**changes))
+
+
+def composed(**arguments: Any) -> dict[str, Any]:
+    """What is said of colours and marks, as `PointColors` and `PointMarks`."""
+    for name, kind in (("colors", figures.PointColors), ("marks", figures.PointMarks)):
+        own = {field.name for field in fields(kind)} & arguments.keys()
+        if own:
+            arguments[name] = kind(**{field: arguments.pop(field) for field in own})
+    return arguments
 
 
 def rows_of(trace: Any) -> list[int]:
@@ -89,8 +101,10 @@ def rows_of(trace: Any) -> list[int]:
 
 def plot_size(figure: go.Figure) -> tuple[float, float]:
     """Height of the plot, and of all that stands around it."""
-    margin = figure.layout.margin
-    return figure.layout.height - margin.t - margin.b, margin.t + margin.b
+    layout = figure.layout
+    low, high = layout.yaxis.domain
+    plot = (high - low) * (layout.height - layout.margin.t - layout.margin.b)
+    return pytest.approx(plot), pytest.approx(layout.height - plot)
 
 
 # --- every figure --------------------------------------------------------------------------------
@@ -98,7 +112,7 @@ def plot_size(figure: go.Figure) -> tuple[float, float]:
 
 @pytest.mark.parametrize("holds", EVERY_FIGURE)
 def test_every_figure_holds_for_the_walk(arrays, holds):
-    holds(lambda theme: draw("map_walk", arrays, theme))  # and writing into an input raises
+    holds(lambda theme: draw("map_animation", arrays, theme))  # and writing into an input raises
 
 
 @pytest.mark.parametrize("holds", MAP_RULES)
@@ -114,9 +128,9 @@ def test_a_map_is_for_choosing_and_keeps_its_zoom(arrays):
     assert len(revisions) == 1 and None not in revisions
 
 
-@pytest.mark.parametrize("name", ["space_map", "map_walk"])
+@pytest.mark.parametrize("name", ["space_map", "map_animation"])
 def test_axes_have_one_scale_and_nothing_to_read(arrays, name):
-    layout = draw(name, arrays).layout
+    layout = drawn(draw(name, arrays)).layout
     assert (layout.yaxis.scaleanchor, layout.yaxis.scaleratio) == ("x", 1)
     for axis in (layout.xaxis, layout.yaxis):
         assert axis.showticklabels is axis.showgrid is axis.zeroline is False
@@ -125,15 +139,11 @@ def test_axes_have_one_scale_and_nothing_to_read(arrays, name):
 
 def test_a_choice_fades_no_point(arrays):
     for figure in (draw("space_map", arrays), plain(arrays, values=arrays["values"])):
-        marked = [t for t in figure.data if t.type != "heatmap" and t.mode == "markers"]
+        marked = [t for t in drawn(figure).data if t.type != "heatmap" and t.mode == "markers"]
         assert len(marked) >= 2
         for trace in marked:
-            opacities = {
-                trace.marker.opacity,
-                trace.selected.marker.opacity,
-                trace.unselected.marker.opacity,
-            }
-            assert len(opacities) == 1 and opacities.pop() > 0.8
+            opacity = trace.marker.opacity or 1
+            assert trace.selected.marker.opacity == trace.unselected.marker.opacity == opacity > 0.8
 
 
 def test_everything_that_is_chosen_by_a_lasso_says_which_row_it_is(arrays):
@@ -152,7 +162,7 @@ def test_everything_that_is_chosen_by_a_lasso_says_which_row_it_is(arrays):
 def test_categories_are_distinct_to_all_eyes_and_on_the_page(theme):
     colors = CATEGORIES[theme]
     assert len(colors) == len(set(colors)) == 12
-    greys = [palette_of(theme).zero, figures.ACCENT[theme]]
+    greys = [palette_of(theme).zero, ACCENT[theme]]
     for eye in EYES.values():
         seen = [oklab(np.clip(eye @ linear_rgb(color), 0, 1)) for color in (*colors, *greys)]
         for a, b in itertools.combinations(range(len(seen)), 2):
@@ -160,9 +170,9 @@ def test_categories_are_distinct_to_all_eyes_and_on_the_page(theme):
                 least = 0.08 if b < 12 else 0.045
                 assert np.linalg.norm(seen[a] - seen[b]) > least, (a, b)
     for color in colors:
-        assert contrast(color, figures.BACKGROUND[theme]) >= 3
+        assert contrast(color, BACKGROUND[theme]) >= 3
     for text in (palette_of(theme).text, palette_of(theme).muted):
-        assert contrast(text, figures.BACKGROUND[theme]) >= 4.5
+        assert contrast(text, BACKGROUND[theme]) >= 4.5
 
 
 def test_every_category_of_the_order_has_its_colour(arrays):
@@ -209,7 +219,7 @@ def test_symbols_come_again_after_the_last_one(arrays):
 
 
 def test_values_are_the_colours_and_unknown_ones_grey(arrays):
-    figure = plain(arrays, values=arrays["values"], value_name="words", value_form=".1f")
+    figure = plain(arrays, values=arrays["values"], name="words", form=".1f")
     known = np.flatnonzero(np.isfinite(arrays["values"]))
     points, unknown = named(figure, "values"), named(figure, "unknown")
     assert rows_of(points) == known.tolist()
@@ -223,9 +233,9 @@ def test_values_are_the_colours_and_unknown_ones_grey(arrays):
     assert unknown.marker.color == palette_of("light").zero
     assert unknown.hovertext[0] == "sentence 3<br>words: unknown"
     assert f"words: <b>{printed_value(arrays['values'][0])}</b>" in points.hovertext[0]
-    assert "words (grey: unknown)" in texts(figure)
-    all_known = plain(arrays, values=np.arange(N), value_name="words")
-    assert "words" in texts(all_known)
+    assert texts(figure)[0].endswith("<br>words (grey: unknown)")
+    all_known = plain(arrays, values=np.arange(N), name="words")
+    assert texts(all_known)[0].endswith("<br>words")
     assert not all_known.layout.showlegend
 
 
@@ -296,7 +306,8 @@ def test_the_density_counts_all_points_below_those_drawn(arrays):
 
 def test_the_density_adds_up_where_points_coincide():
     place = np.repeat([[0.0, 0.0], [1.0, 1.0]], [99, 9], axis=0)
-    density = figures.space_map(place, ["x"] * 108, drawn=[]).data[0]
+    nothing = figures.PointMarks(drawn=[])
+    density = figures.space_map(place, ["x"] * 108, marks=nothing).data[0]
     assert sorted(density.z[np.isfinite(density.z)]) == pytest.approx([1.0, 2.0])
     assert density.zmax == pytest.approx(2.0)
 
@@ -314,11 +325,7 @@ def test_many_points_are_drawn_by_webgl_with_all_on_top_of_them(count, kind):
     figure = figures.space_map(
         coordinates,
         ["x"] * 2000,
-        drawn=range(count),
-        selected=[1],
-        focus=2,
-        neighbours=[3],
-        added=[[0, 0]],
+        marks=figures.PointMarks(range(count), [1], 2, [3], [[0, 0]], ["new"]),
     )
     assert figure.data[0].type == "heatmap"
     assert {trace.type for trace in figure.data[1:]} == {kind}
@@ -338,13 +345,14 @@ def test_the_selected_are_ringed_drawn_or_not(arrays):
     ring = named(draw("space_map", arrays), "selected")
     assert rows_of(ring) == [1, 2, 39]
     np.testing.assert_allclose(ring.x, arrays["coordinates"][[1, 2, 39], 0], rtol=1e-6)
-    assert ring.marker.line.color == figures.ACCENT["light"]
+    assert ring.marker.line.color == ACCENT["light"]
     assert ring.marker.color == "rgba(0, 0, 0, 0)"
     assert ring.hoverinfo == "skip" and ring.showlegend is False
 
 
 def test_no_more_than_4000_rings_from_all_parts():
-    figure = figures.space_map(np.zeros((9000, 2)), ["x"] * 9000, drawn=[0], selected=range(9000))
+    marks = figures.PointMarks(drawn=[0], selected=range(9000))
+    figure = figures.space_map(np.zeros((9000, 2)), ["x"] * 9000, marks=marks)
     ringed = rows_of(named(figure, "selected"))
     assert len(ringed) == len(set(ringed)) == 4000
     assert ringed[0] == 0 and ringed[-1] == 8999
@@ -377,14 +385,12 @@ def test_added_sentences_are_stars_with_labels(arrays):
     stars = named(figure, "added")
     np.testing.assert_allclose(np.stack([stars.x, stars.y], axis=1), arrays["added"])
     assert stars.marker.symbol == "star"
-    assert stars.marker.color == figures.ACCENT["light"]
+    assert stars.marker.color == ACCENT["light"]
     assert rows_of(stars) == [-1, -2]
     assert "a long sentence" in stars.hovertext[0]
     labels = [a for a in figure.layout.annotations if a.x == 0.5 and a.y == 0.5]
     assert [label.text for label in labels] == ["a long sentence a long…"]
-    assert (labels[0].xshift, labels[0].yshift) != (0, 0)
-    unnamed = plain(arrays, added=arrays["added"])
-    assert {"added 1", "added 2"} <= set(texts(unnamed))
+    assert (labels[0].ax, labels[0].ay) != (0, 0)
     assert "added" not in [trace.name for trace in plain(arrays, added=np.zeros((0, 2))).data]
 
 
@@ -401,12 +407,10 @@ def test_maps_of_one_pair_are_equally_large(arrays):
         second = figures.space_map(
             arrays["coordinates"] * [1, 90],
             SENTENCES,
-            drawn=[0],
-            selected=[1],
-            focus=2,
-            added=[[50, 50]],
             title="another model with quite a long name · first_last_mean+whiten",
-            **colors,
+            **composed(
+                drawn=[0], selected=[1], focus=2, added=[[50, 50]], added_texts=["new"], **colors
+            ),
         )
         assert plot_size(first) == plot_size(second)
         assert plot_size(first)[0] == 430
@@ -424,7 +428,7 @@ def test_the_span_is_shared_or_around_all_points(arrays):
     span = ((-9.0, 8.0), (-7.0, 6.0))
     layout = plain(arrays, span=span, drawn=[1]).layout
     assert (layout.xaxis.range, layout.yaxis.range) == span
-    layout = plain(arrays, added=[[50.0, 0.0]]).layout
+    layout = plain(arrays, added=[[50.0, 0.0]], added_texts=["new"]).layout
     low, high = arrays["coordinates"].min(axis=0), arrays["coordinates"].max(axis=0)
     assert layout.xaxis.range[0] < low[0] and layout.xaxis.range[1] > 50
     assert layout.yaxis.range[0] < low[1] and layout.yaxis.range[1] > high[1]
@@ -432,7 +436,8 @@ def test_the_span_is_shared_or_around_all_points(arrays):
 
 def test_points_outside_the_span_are_not_counted():
     points = [[0.0, 0.0], [5.0, 5.0]]
-    figure = figures.space_map(points, ["a", "b"], drawn=[], span=((-1, 1), (-1, 1)))
+    nothing = figures.PointMarks(drawn=[])
+    figure = figures.space_map(points, ["a", "b"], marks=nothing, span=((-1, 1), (-1, 1)))
     assert (10 ** np.nan_to_num(figure.data[0].z) - 1).sum() == pytest.approx(1)
 
 
@@ -464,7 +469,7 @@ def test_title_and_note_stand_in_the_header(arrays):
         (dict(added=[[1.0, 2.0, 3.0]]), r"added has shape \(1, 3\); expected \(M, 2\)"),
         (dict(added=[[1.0, NAN]]), "added has values that are not finite"),
         (dict(added=[[1.0, 2.0]], added_texts=[]), "added_texts has 0 entries; expected 1"),
-        (dict(added_texts=["x"]), "added_texts is given without the places"),
+        (dict(added_texts=["x"]), "added_texts has 1 entries; expected 0"),
         (dict(span=((0, 1), (1, 1))), "span of y ends at 1, not above its start 1"),
         (dict(span=(0, 1)), r"span has shape \(2,\)"),
     ],
@@ -489,7 +494,7 @@ def test_a_map_refuses_other_points():
 
 
 def test_frames_hold_the_places_and_nothing_else(arrays):
-    figure = draw("map_walk", arrays, values=None, categories=LABELS, order=TOPICS[:2])
+    figure = draw("map_animation", arrays, values=None, categories=LABELS, order=TOPICS[:2])
     assert len(figure.frames) == F
     for step, frame in enumerate(figure.frames):
         assert list(frame.traces) == list(range(len(figure.data)))
@@ -505,20 +510,23 @@ def test_frames_hold_the_places_and_nothing_else(arrays):
     assert sum(len(trace.x) for trace in figure.data) == N
 
 
-def test_every_frame_has_its_name_and_note_in_the_header(arrays):
-    figure = draw("map_walk", arrays)
-    heads = [frame.layout.annotations[0].text for frame in figure.frames]
-    assert heads[0] == texts(figure)[0]
-    assert heads[1].startswith("<b>layer 1</b><br>") and ">second<" in heads[1]
-    assert heads[2].startswith("<b>lwap</b><br>")
-    assert heads[1].count("<br>") == heads[2].count("<br>")  # or the text would jump
-    for frame in figure.frames:  # what stands beside the header stays
-        assert [a.text for a in frame.layout.annotations][1:] == texts(figure)[1:] != []
+def test_every_frame_has_its_name_in_the_header(arrays):
+    figure = draw("map_animation", arrays)
+    (header,) = texts(figure)
+    for frame, name in zip(figure.frames, ["", "layer 1", "lwap"], strict=True):
+        (own,) = frame.layout.annotations
+        assert own.text.startswith(f"<b>{name}")
+        assert own.text.partition("</b>")[2] == header.partition("</b>")[2] != ""  # the values
+        assert (own.x, own.y, own.yshift) == (
+            0,
+            *[getattr(figure.layout.annotations[0], a) for a in ("y", "yshift")],
+        )
+    assert figure.frames[0].layout.annotations[0].text == header
 
 
 def test_slider_and_buttons_find_the_frames(arrays):
     names = ["emb", "twin", "twin"]
-    figure = figures.map_walk(arrays["walk"], names, SENTENCES)
+    figure = figures.map_animation(arrays["walk"], names, SENTENCES)
     frames = [frame.name for frame in figure.frames]
     assert len(set(frames)) == F
     (slider,) = figure.layout.sliders
@@ -534,24 +542,24 @@ def test_slider_and_buttons_find_the_frames(arrays):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_buttons_are_readable_also_under_the_pointer(arrays, theme):
-    (menu,) = draw("map_walk", arrays, theme).layout.updatemenus
+    (menu,) = draw("map_animation", arrays, theme).layout.updatemenus
     for behind in (menu.bgcolor, "#F4FAFF"):  # plotly's own colour of a button under the pointer
         assert contrast(menu.font.color, behind) >= 4.5
-    (slider,) = draw("map_walk", arrays, theme).layout.sliders
-    assert contrast(slider.font.color, figures.BACKGROUND[theme]) >= 4.5
+    (slider,) = draw("map_animation", arrays, theme).layout.sliders
+    assert contrast(slider.font.color, BACKGROUND[theme]) >= 4.5
 
 
 def test_all_frames_have_one_span(arrays):
     walk = arrays["walk"].copy()
     walk[2, 7] = [30.0, -40.0]
-    figure = figures.map_walk(walk, ["a", "b", "c"], SENTENCES)
+    figure = figures.map_animation(walk, ["a", "b", "c"], SENTENCES)
     assert figure.layout.xaxis.range[1] > 30 and figure.layout.yaxis.range[0] < -40
     assert not any(frame.layout.xaxis.range for frame in figure.frames)
 
 
 def test_the_walk_and_the_map_have_the_same_colours(arrays):
-    colors = dict(categories=LABELS, order=TOPICS[1:3])
-    walk = figures.map_walk(arrays["walk"], ["a", "b", "c"], SENTENCES, **colors)
+    colors = composed(categories=LABELS, order=TOPICS[1:3])
+    walk = figures.map_animation(arrays["walk"], ["a", "b", "c"], SENTENCES, **colors)
     still = figures.space_map(arrays["walk"][0], SENTENCES, **colors)
     assert [t.to_plotly_json().keys() for t in walk.data] == [
         t.to_plotly_json().keys() for t in still.data
@@ -563,7 +571,7 @@ def test_the_walk_and_the_map_have_the_same_colours(arrays):
 
 @pytest.mark.parametrize(("count", "kind"), [(1500, "scatter"), (1501, "scattergl")])
 def test_a_walk_of_many_points_is_drawn_anew_by_webgl(count, kind):
-    figure = figures.map_walk(np.zeros((2, count, 2)), ["a", "b"], ["x"] * count)
+    figure = figures.map_animation(np.zeros((2, count, 2)), ["a", "b"], ["x"] * count)
     assert {t.type for frame in figure.frames for t in frame.data} == {kind}
     duration = figure.layout.updatemenus[0].buttons[0].args[1]["transition"]["duration"]
     assert (duration > 0) == (kind == "scatter")
@@ -572,12 +580,10 @@ def test_a_walk_of_many_points_is_drawn_anew_by_webgl(count, kind):
 def test_a_walk_refuses_what_does_not_fit(arrays):
     walk = arrays["walk"]
     with pytest.raises(ValueError, match=r"coordinates has shape \(3, 40\); expected \(F, N, 2\)"):
-        figures.map_walk(walk[:, :, 0], ["a", "b", "c"], SENTENCES)
+        figures.map_animation(walk[:, :, 0], ["a", "b", "c"], SENTENCES)
     with pytest.raises(ValueError, match=r"coordinates has shape \(3, 40, 1\); .*\(F, N, 2\)"):
-        figures.map_walk(walk[:, :, :1], ["a", "b", "c"], SENTENCES)
+        figures.map_animation(walk[:, :, :1], ["a", "b", "c"], SENTENCES)
     with pytest.raises(ValueError, match="names has 2 entries; expected 3"):
-        figures.map_walk(walk, ["a", "b"], SENTENCES)
-    with pytest.raises(ValueError, match="notes has 1 entries; expected 3"):
-        figures.map_walk(walk, ["a", "b", "c"], SENTENCES, notes=["x"])
+        figures.map_animation(walk, ["a", "b"], SENTENCES)
     with pytest.raises(ValueError, match="values and categories are both given"):
-        draw("map_walk", arrays, categories=LABELS)
+        draw("map_animation", arrays, categories=LABELS)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from lwap import figures
-from tests.figures.reading import EVERY_FIGURE, HOSTILE, frozen, named, parse, shapes, texts
+from tests.figures.reading import (
+    HOSTILE,
+    frozen,
+    holds_for_every_figure,
+    named,
+    parse,
+    shapes,
+    texts,
+)
 
 WEIGHTS = {"three": [0.5, 0.2, 0.3], "five": [0.1, 0.1, 0.1, 0.1, 0.6], "one": [1.0]}
 LABELS = ["a head", HOSTILE, "a head"]
@@ -17,9 +25,8 @@ def draw(theme: str = "light", **options):
     return figures.model_weights(rows, LABELS, **({"selected": 1} | options), theme=theme)
 
 
-@pytest.mark.parametrize("holds", EVERY_FIGURE)
-def test_every_figure(holds):
-    holds(draw)
+def test_every_figure():
+    holds_for_every_figure(draw)
 
 
 def test_every_row_has_its_weights_and_what_a_model_lacks_stays_empty():
@@ -65,7 +72,7 @@ def test_states_are_named():
         ([[0.5, float("nan")]], ["a"], {}, "weights has values that are not finite"),
         ([[[0.5]]], ["a"], {}, r"weights has shape \(1, 1\); expected \(S\)"),
         ([[1.0]], ["a", "b"], {}, "labels has 2 entries; expected 1"),
-        ([[1.0]], ["a"], {"selected": 1}, "selected is 1; there are rows 0 to 0"),
+        ([[1.0]], ["a"], {"selected": 1}, "selected is row 1; the rows are 0 to 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(weights, labels, options, message):

@@ -7,10 +7,10 @@ import pytest
 
 from lwap import figures
 from tests.figures.reading import (
-    EVERY_FIGURE,
     HOSTILE,
     a_click_fades_nothing,
     frozen,
+    holds_for_every_figure,
     named,
     parse,
     shapes,
@@ -34,22 +34,22 @@ def draw(scores: dict[str, np.ndarray], theme: str = "light"):
         np.array(FIRST),
         SECOND,
         DOCUMENTS,
-        first_name="mean",
-        second_name=HOSTILE,
-        first_scores=scores["first"],
-        second_scores=scores["second"],
+        names=("mean", HOSTILE),
+        scores=(scores["first"], scores["second"]),
         theme=theme,
     )
 
 
 def plain(first, second, documents=DOCUMENTS, **arguments):
-    names = dict(first_name="mean", second_name="lwap")
-    return figures.rank_changes(first, second, documents, **names | arguments)
+    return figures.rank_changes(
+        first, second, documents, **dict(names=("mean", "lwap")) | arguments
+    )
 
 
-@pytest.mark.parametrize("holds", [*EVERY_FIGURE, a_click_fades_nothing])
-def test_every_figure(scores, holds):
-    holds(lambda theme: draw(scores, theme))  # and writing into an input raises
+def test_every_figure(scores):
+    holds_for_every_figure(
+        lambda theme: draw(scores, theme), a_click_fades_nothing
+    )  # and writing into an input raises
 
 
 def test_lists_are_in_order_and_carry_their_documents(scores):
@@ -128,7 +128,7 @@ def test_scores_are_bars_from_zero(scores):
 
 
 def test_without_scores_there_are_no_bars(scores):
-    figure = plain(FIRST, SECOND, second_scores=scores["second"])
+    figure = plain(FIRST, SECOND, scores=(None, scores["second"]))
     names = [trace.name for trace in figure.data]
     assert "first scores" not in names and "second scores" in names
     assert "<br>" not in named(figure, "first texts").text[0]
@@ -137,7 +137,10 @@ def test_without_scores_there_are_no_bars(scores):
 
 def test_the_selected_document_has_a_band_in_both_lists():
     bands = shapes(plain(FIRST, SECOND, selected=1), "selected")
-    assert [(band.x0, band.y0, band.y1) for band in bands] == [(0.0, 0.5, 1.5), (0.58, -0.5, 0.5)]
+    assert [(band.xref, band.y0, band.y1) for band in bands] == [
+        ("x domain", 0.5, 1.5),
+        ("x3 domain", -0.5, 0.5),
+    ]
     assert len(shapes(plain(FIRST, SECOND, selected=3), "selected")) == 1
     assert shapes(plain(FIRST, SECOND), "selected") == []
     with pytest.raises(ValueError, match="selected is document 6; the documents are 0 to 5"):
@@ -177,9 +180,9 @@ def test_right_to_left_texts_end_where_a_phone_does():
 
 
 def test_long_names_of_lists_are_broken():
-    figure = plain([1], [1], first_name="first_last_mean+whiten", second_name="x" * 50)
+    figure = plain([1], [1], names=("first_last_mean+whiten", "x" * 50))
     heads = texts(figure)
-    assert "<b>first_last_mean</b><br><b>+whiten</b>" in heads
+    assert "<b>first_last_mean<br>+whiten</b>" in heads
     assert f"<b>{'x' * 19}…</b>" in heads
 
 
@@ -198,9 +201,9 @@ def test_rankings_that_cannot_be_are_refused(first, second, message):
 
 
 def test_scores_must_be_one_a_document():
-    with pytest.raises(ValueError, match="first_scores has 3 scores; expected 2, one a document"):
-        plain([0, 1], [0], first_scores=[1, 2, 3])
-    with pytest.raises(ValueError, match="second_scores has infinite values; use NaN"):
-        plain([0], [1], second_scores=[np.inf])
+    with pytest.raises(ValueError, match="scores of the first list has 3 entries; expected 2"):
+        plain([0, 1], [0], scores=([1, 2, 3], None))
+    with pytest.raises(ValueError, match="scores of the second list has infinite values"):
+        plain([0], [1], scores=(None, [np.inf]))
     with pytest.raises(ValueError, match="labels is one text, 'abc'; expected a list"):
         plain([0], [1], documents="abc")
