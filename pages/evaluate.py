@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from lwap.ui import evaluate, frame, widgets
+from lwap.ui import frame, widgets
+from lwap.ui.evaluate import asked, errors, grid, views
 
 READING = """
 Spearman × 100 between cosines and gold scores, higher is better. Colours run from the worst to the
@@ -20,25 +21,21 @@ frame.header("Evaluate", "Which is better, and is the difference real?", READING
 model = frame.model_name()
 
 with frame.messages():
-    asked, tasks, whiten_on, strategies = evaluate.request(model)
-    evaluation = evaluate.run(asked, tasks, whiten_on)
+    request, tasks, whiten_on, strategies = asked.request(model)
+    evaluation = asked.run(request, tasks, whiten_on)
     if evaluation.is_active:
-        evaluate.follow(evaluation)
-        st.stop()
+        asked.follow(evaluation)
     if evaluation.result is None:
         st.rerun()  # it failed just now, which the next run says
-    result = evaluate.chosen_columns(evaluation.result, model, strategies)
-    evaluate.grid(result)
-    evaluate.say_mismatch(result)
-    view = widgets.views("View", evaluate.VIEWS, "evaluate_view")
-    if view == evaluate.CURVE:
-        evaluate.layer_curve(result)
-    elif view == evaluate.SPACE:
-        evaluate.space(evaluation, result)
-    elif view == evaluate.ERRORS:
-        evaluate.errors(result)
-    elif view == evaluate.SLICES:
-        evaluate.slices(result)
-    else:
-        evaluate.differences(result)
-    evaluate.take_away(evaluation, result)
+    result = grid.chosen_columns(evaluation.result, model, strategies)
+    grid.grid(result)
+    grid.say_mismatch(result)
+    drawn = {
+        "Layer curve": views.layer_curve,
+        "Alignment and uniformity": lambda result: views.plane(evaluation, result),
+        "Errors": errors.errors,
+        "Slices": views.slices,
+        "Differences": views.differences,
+    }
+    drawn[widgets.views("View", list(drawn), "evaluate_view")](result)
+    grid.take_away(evaluation, result)

@@ -1,10 +1,8 @@
 """Layers: which layers does the model listen to for this sentence?"""
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
-from lwap.ui import cache, frame, layers, widgets
+from lwap.ui import cache, frame, layers, layerwise, widgets
 
 READING = """
 **Attention** (middle): each row is a query state, each column the state that it looks at; a row
@@ -24,7 +22,7 @@ model = frame.model_name()
 inputs, picture = st.columns([1, 2], gap="large")
 
 with inputs, frame.messages():
-    sentences = widgets.sentence_box(layers.TEXT, "example", "s")
+    sentences = layers.sentence_box("example", "s")
 
 with picture, frame.messages():
     facts = cache.facts(model)
@@ -37,7 +35,7 @@ with picture, frame.messages():
     view = widgets.views("View", VIEWS, "view")
     if view == VIEWS[0]:
         row = widgets.choose("Sentence", sentences, "sentence")
-        layers.one_sentence(explanation, row)
+        layerwise.sentence(explanation, row)
     elif view == VIEWS[1]:
         layers.side_by_side(explanation)
     else:
@@ -49,22 +47,4 @@ st.caption(
     "deviation. Flat bars mean that the layers are used alike whatever the sentence says."
 )
 layers.all_sentences(explanation)
-
-weights = pd.DataFrame(explanation.weights, columns=explanation.state_names)
-effects = pd.DataFrame(explanation.knockout, columns=explanation.state_names)
-table = pd.concat(
-    [pd.Series(sentences, name="sentence"), weights, effects.add_prefix("knock-out ")], axis=1
-)
-with st.expander("Table and download"):
-    st.dataframe(table, hide_index=True, width="stretch")
-    st.download_button(
-        "Weights and knock-out (CSV)", table.to_csv(index=False), "lwap-layers.csv", "text/csv"
-    )
-    st.download_button(
-        "Attention (JSON)",
-        pd.DataFrame(
-            {"sentence": sentences, "attention": np.round(explanation.attention, 6).tolist()}
-        ).to_json(orient="records", force_ascii=False),
-        "lwap-attention.json",
-        "application/json",
-    )
+layers.take_away(explanation)

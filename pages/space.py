@@ -1,6 +1,7 @@
 """Space: is my space uniform, and what changed?"""
 
-from lwap.ui import frame, sentences, space, widgets
+from lwap.ui import frame, widgets
+from lwap.ui.space import below, choices, colours, maps, sentences, waiting
 
 READING = """
 Every point is a sentence, in **two spaces side by side**: two poolings, two layers, or one pooling
@@ -21,25 +22,15 @@ model = frame.model_name()
 
 with frame.messages():
     data = sentences.data_box("s")
-    chosen, colour = space.choices(model, data)
-    if chosen.request.method == "umap":
-        space.warm_up()
-    found = space.measured(chosen, data)
-    drawn = space.drawn_maps(chosen, found)
-    shown = space.colours(colour, data, found, drawn)
-    view = space.view_of(chosen, data, found, drawn, shown)
-    space.two_maps(view)
-    space.drop_box()
-    space.numbers(view)
-    below = widgets.views("View", space.VIEWS, "space_view")
-    if below == space.SPREAD:
-        space.spread(view)
-    elif below == space.CHANGED:
-        space.what_changed(view)
-    elif below == space.LAYERS:
-        space.layer_course(view)
-    elif below == space.WALK:
-        space.layer_walk(view)
-    else:
-        space.chance(view)
-    space.take_away(view)
+    chosen, colour = choices.choices(model, data)
+    if chosen.method == "umap":
+        waiting.warm_up()
+    found = waiting.measured(chosen, data)
+    drawn = waiting.drawn_maps(chosen, found)
+    shown = colours.colours(colour, data, found, drawn)
+    view = maps.view_of(chosen, data, found, drawn, shown)
+    maps.two_maps(view)
+    maps.drop_box()
+    below.numbers(view)
+    below.VIEWS[widgets.views("View", list(below.VIEWS), "space_view")](view)
+    below.take_away(view)

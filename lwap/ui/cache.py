@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lwap.analysis.comparison import Comparison
     from lwap.analysis.explanation import Explanation
     from lwap.analysis.searching import SearchResults
+    from lwap.checkpoints.cached import CachedModel
     from lwap.encoding.bank import LayerBank
 
 MAX_MODELS = 3
@@ -64,9 +65,8 @@ class ModelFacts:
 
 @dataclass
 class _Loaded:
-    model: Any
+    model: CachedModel
     facts: ModelFacts
-    fingerprint: str
     # One at a time: threads that share a tokenizer get wrong truncation in silence.
     # Reentrant: computing one result may ask for another.
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -126,8 +126,8 @@ def facts(name: str) -> ModelFacts:
     return _loaded(name).facts
 
 
-def model(name: str) -> Any:
-    """Return a loaded model, for work that holds no lock of it: it may only be read.
+def cached(name: str) -> CachedModel:
+    """Return a model with its cache, which all pages share; for work that holds no lock of it.
 
     Raises:
         LwapError: If it cannot be loaded; the message is for the person.
@@ -141,7 +141,7 @@ def fingerprint(name: str) -> str:
     Raises:
         LwapError: If it cannot be loaded; the message is for the person.
     """
-    return _loaded(name).fingerprint
+    return _loaded(name).model.fingerprint
 
 
 def explain(
@@ -168,12 +168,10 @@ def state_similarity(name: str, texts: Sequence[str]) -> np.ndarray:
         LwapError: If a sentence or the model cannot be used.
     """
     from lwap.analysis.explanation import state_similarity as run
-    from lwap.encoding.bank import encode_layers
 
     loaded, texts = _loaded(name), tuple(texts)
     return loaded.once(
-        ("states", texts),
-        lambda: run(encode_layers(loaded.model, list(texts), summaries=("mean",))),
+        ("states", texts), lambda: run(loaded.model.bank(texts, summaries=("mean",)))
     )
 
 
@@ -205,16 +203,10 @@ def vectors(name: str, texts: Sequence[str], strategy: str) -> np.ndarray:
     Raises:
         LwapError: If a sentence, the strategy or the model cannot be used.
     """
-    from lwap.encoding.bank import encode_layers
-    from lwap.pooling.strategies import embed, needed_summaries
-
     loaded, texts = _loaded(name), tuple(texts)
     return loaded.once(
         ("vectors", texts, strategy),
-        lambda: embed(
-            encode_layers(loaded.model, list(texts), summaries=needed_summaries([strategy])),
-            strategy,
-        ),
+        lambda: dict(loaded.model.vectors(texts, [strategy]))[strategy],
     )
 
 
@@ -286,20 +278,20 @@ def _spare_the_collector() -> None:
 
 @st.cache_resource(max_entries=MAX_MODELS, show_spinner=False)
 def _load(name: str, changed: int) -> _Loaded:
-    from lwap.checkpoints.cached import live_fingerprint
+    from lwap.checkpoints.cached import CachedModel
     from lwap.checkpoints.load import load
     from lwap.checkpoints.manifest import find_checkpoint, read_info
     from lwap.encoding.bank import layerwise_transformer, model_heads
+    from lwap.encoding.diskcache import DiskCache
     from lwap.pooling.declarations import needs_training
-    from lwap.pooling.strategies import default_strategies, own_strategy
-    from lwap.pooling.strategies import strategies as all_strategies
     from lwap.registry import STRATEGIES
 
     model = load(name)
+    cached = CachedModel(model, cache=DiskCache(), name=name)
     _spare_the_collector()
     transformer = layerwise_transformer(model)
     checkpoint = find_checkpoint(name)
-    pooling, trained_on, dev_score = own_strategy(model) or "one of its own", "", ""
+    pooling, trained_on, dev_score = cached.facts.own or "one of its own", "", ""
     encoder, has_attention = name, bool(model_heads(model))
     if checkpoint is not None:
         info = read_info(checkpoint, name)
@@ -315,8 +307,7 @@ def _load(name: str, changed: int) -> _Loaded:
         if needs_training(info.pooling):
             pooling = STRATEGIES[info.pooling].in_words(info.options)
     return _Loaded(
-        model=model,
-        fingerprint=live_fingerprint(model),
+        model=cached,
         facts=ModelFacts(
             encoder=encoder.removeprefix("sentence-transformers/"),
             num_states=transformer.num_states,
@@ -326,7 +317,7 @@ def _load(name: str, changed: int) -> _Loaded:
             has_attention=has_attention,
             trained_on=trained_on or "as published, nothing of ours",
             dev_score=dev_score,
-            strategies=tuple(all_strategies(model)),
-            default_strategies=tuple(default_strategies(model)),
+            strategies=cached.facts.strategies,
+            default_strategies=tuple(cached.default_strategies),
         ),
     )

@@ -13,21 +13,21 @@ import streamlit as st
 
 from lwap import figures
 from lwap.checkpoints.manifest import model_fingerprint
-from lwap.datasets.catalogue import available_tasks, fingerprint, read_task, sts_task, task_file
 from lwap.datasets.readers import data_folder, read_sentences
+from lwap.datasets.tasks import available_tasks, fingerprint, read_task, sts_task
 from lwap.errors import LwapError
-from lwap.ui import cache, pairs, space, widgets
-from lwap.ui.frame import escape, theme
-from lwap.ui.state import ASSETS, sample_pairs
-from lwap.ui.work import FAILED, STOPPED, Registry, Work
+from lwap.ui import cache, files, links, widgets
+from lwap.ui.frame import escape, say_error
+from lwap.ui.measures import about
+from lwap.ui.state import ASSETS, sample_pairs, scored_pairs
+from lwap.ui.work import Registry, Work
 
 if TYPE_CHECKING:
-    from lwap.analysis.changes import Change
+    from lwap.analysis.change import Change
 
 KEPT = 12
 MOVED = 8  # pairs that are drawn
 LISTED = 50  # sentences whose neighbours are listed
-WAITED = 1.5  # seconds a page waits before it shows progress instead
 EXAMPLE, OWN = "Example pairs", "Your pairs"
 TASKS = ("stsb", "stsb-dev")
 RANK, PERCENTILE, COSINE = SCALES = ["Rank in this set", "Percentile", "Cosine"]
@@ -88,7 +88,6 @@ class Comparison(Work):
     def compute(self, models: dict[str, Any]) -> None:
         """Read both models, and compare them."""
         from lwap.analysis.changes import what_changed
-        from lwap.encoding.diskcache import DiskCache
 
         self.result = what_changed(
             self.request.names[1],
@@ -96,7 +95,7 @@ class Comparison(Work):
             self.sentences,
             pairs_name=self.request.title,
             aggregation=self.on.aggregation,
-            cache=DiskCache(),
+            cache=models[self.request.names[1]].cache,
             progress=self.advance,
             load=models.__getitem__,
         )
@@ -116,12 +115,18 @@ def card(name: str) -> None:
         on = _choose_pairs()
         request = _request(name, on)
         found = _registry().find(request) or _start(request, on)
-        change = _result(found, request, on)
     except LwapError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        say_error(error)
         return
-    if change is not None:
-        _draw(change, on)
+    if widgets.is_done(
+        found,
+        _registry().forget,
+        what="Sentences encoded",
+        key="change",
+        before="Looking up what is known already.",
+        stopped=widgets.ENCODED_IS_KEPT,
+    ):
+        _draw(found.result, on)
 
 
 # --- what is compared ---------------------------------------------------------------------------
@@ -132,34 +137,26 @@ def _choose_pairs() -> PairSet:
     folder = data_folder()
     titles = {EXAMPLE: ""}
     titles |= {sts_task(key).title: key for key in TASKS if key in available_tasks(folder)}
-    own = pairs.scored_pairs()
+    own = scored_pairs()
     if own is not None:
         titles[OWN] = ""
     if st.session_state.get("change_pairs", EXAMPLE) not in titles:
         del st.session_state["change_pairs"]
     chosen = EXAMPLE
     if len(titles) > 1:
-        chosen = st.segmented_control(
-            "Measured on",
-            list(titles),
-            default=EXAMPLE,
-            key="change_pairs",
-            persist_state="session",
-            required=True,
-        )
+        chosen = widgets.row("Measured on", list(titles), "change_pairs", bind=None)
     if chosen == OWN and own is not None:
         return PairSet(OWN, f"{len(own):,} scored pairs of the Pairs page", own)
     if key := titles[chosen]:
         task = sts_task(key)
-        file = task_file(task, folder).stat()
-        table = _read_task(str(folder), key, (file.st_mtime_ns, file.st_size))
+        table = _read_task(str(folder), key, files.task_stamps(key))
         whose = "for reporting" if task.is_test else "for choosing"
         return PairSet(chosen, f"the {len(table):,} pairs of {chosen}, a set {whose}", table)
     table = sample_pairs()
     return PairSet(
         EXAMPLE,
         f"the {len(table):,} example pairs, the mean over their {table['subset'].nunique()} "
-        "phenomena; so few pairs raise questions and decide none",
+        "phenomena; too few to decide anything",
         table,
         aggregation="mean",
     )
@@ -179,34 +176,14 @@ def _request(name: str, on: PairSet) -> Request:
     from lwap.analysis.changes import untouched
 
     names = (untouched(name), name)
-    hashes = tuple(map(model_fingerprint, names))
+    hashes = (model_fingerprint(names[0]), model_fingerprint(names[1]))
     return Request(names, hashes, on.title, fingerprint(on.pairs))
 
 
 def _start(request: Request, on: PairSet) -> Comparison:
     with st.spinner("Loading both models."):
-        models = {name: cache.model(name) for name in request.names}
+        models = {name: cache.cached(name) for name in request.names}
     return _registry().start(request, lambda: Comparison(request, on, _sentences()), models)
-
-
-def _result(found: Comparison, request: Request, on: PairSet) -> Change | None:
-    """Return what changed; None while it is not known, and why."""
-    if not found.wait(WAITED):
-        widgets.follow(
-            found, "Sentences encoded:", "Looking up what is known already.", "change_stop"
-        )
-        return None
-    if found.state in (FAILED, STOPPED):
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        if found.state == FAILED:
-            left.error(escape(found.error), icon=":material/error:")
-        else:
-            left.info("Stopped. What was encoded is kept; a new run goes on from there.")
-        label = "Try again" if found.state == FAILED else "Go on"
-        if right.button(label, key="change_again", width="stretch"):
-            _start(request, on)
-            st.rerun()
-    return found.result
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -247,15 +224,14 @@ def _numbers(change: Change) -> None:
             first.uniformity.value,
             second.uniformity.value,
             ".3f",
-            "Log of the mean Gaussian potential of all pairs of sentences; lower is more uniform.",
+            about("uniformity"),
         )
         _number(
             "Alignment ↓",
             first.alignment,
             second.alignment,
             ".3f",
-            "Mean squared distance of the pairs that mean the same (the highest fifth of the "
-            "range of scores); lower is nearer.",
+            about("alignment") + " Those are of the highest fifth of the range of scores.",
         )
         kept = change.kept
         st.metric(
@@ -265,7 +241,7 @@ def _numbers(change: Change) -> None:
             delta_color="off",
             delta_arrow="off",
             help=f"Share of a sentence's {change.k} nearest neighbours before that are among its "
-            f"{change.k} nearest after. Nothing says that more is better.",
+            f"{change.k} nearest after. More is not necessarily better.",
         )
 
 
@@ -273,19 +249,18 @@ def _number(label: str, before: float, after: float, form: str, about: str = "")
     if np.isnan(before) or np.isnan(after):
         st.metric(label, "–", help=about or None)
         return
-    shown = [f"{number:{sign}{form}}".replace("-", "−") for number, sign in _signed(before, after)]
+    old, new, gained = (
+        f"{number:{sign}{form}}".replace("-", "−")
+        for number, sign in ((before, ""), (after, ""), (after - before, "+"))
+    )
     st.metric(
         label,
-        shown[1],
-        f"{shown[2]} from {shown[0]}",
+        new,
+        f"{gained} from {old}",
         delta_color="off",
         delta_arrow="off",
         help=about or None,
     )
-
-
-def _signed(before: float, after: float) -> list[tuple[float, str]]:
-    return [(before, ""), (after, ""), (after - before, "+")]
 
 
 def _moved_and_weights(change: Change) -> None:
@@ -296,26 +271,24 @@ def _moved_and_weights(change: Change) -> None:
     if weights is None:
         return
     with places[1]:
-        figure = figures.weights_before_after(
-            {"untrained": weights.before, "trained": weights.after}, theme=theme()
+        widgets.draw(
+            "change-weights",
+            figures.weights_before_after,
+            {"untrained": weights.before, "trained": weights.after},
         )
-        widgets.show(figure, "change-weights")
         said = f"Mean over the sentences of {escape(weights.measured_on)}."
         if weights.before is None:
-            said += " What the untrained head read was not recorded."
+            said += " The untrained head's weights were not recorded."
         st.caption(said)
 
 
 def _moved(change: Change) -> None:
     names = SCALES if change.random_pairs else [RANK, COSINE]
-    scale = st.segmented_control(
+    scale = widgets.views(
         "Scale",
         names,
-        default=RANK,
-        key="change_scale",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
+        "change_scale",
+        bind=None,
         help="Gold scores have a rank too; percentiles are among random pairs of these sentences.",
     )
     key, title, form = {
@@ -327,7 +300,9 @@ def _moved(change: Change) -> None:
     if not moved:
         st.caption("No pair moved on this scale.")
         return
-    figure = figures.moved_pairs(
+    widgets.draw(
+        "change-moved",
+        figures.moved_pairs,
         change.before.scores[key],
         change.after.scores[key],
         [f"{a} ↔ {b}" for a, b in zip(change.first, change.second, strict=True)],
@@ -335,9 +310,7 @@ def _moved(change: Change) -> None:
         most=min(MOVED, moved),
         x_title=title,
         value_format=form,
-        theme=theme(),
     )
-    widgets.show(figure, "change-moved")
 
 
 def _neighbours(change: Change) -> None:
@@ -372,25 +345,23 @@ def _neighbours(change: Change) -> None:
 
 def _ways_on(change: Change) -> None:
     before, after = change.before, change.after
-    to_maps = space.link_of((before.model, after.model), (before.strategy, after.strategy))
-    to_scores = {"model": after.model, "second": before.model}
     has_more = after.pooling != after.strategy or before.pooling != before.strategy
     with st.container(horizontal=True, gap="xsmall", key="change_ways_on"):
-        to_space = st.button(
+        links.page_button(
             "See both maps",
+            "space",
+            links.to_spaces((before.model, after.model), (before.strategy, after.strategy)),
             icon=":material/scatter_plot:",
             key="change_to_space",
-            on_click=space.take_link,
-            args=(to_maps,),
             help="The example sentences on the Space page, before and after."
             + (" Its maps leave out what follows the pooling." if has_more else ""),
         )
-        to_evaluate = st.button(
+        links.page_button(
             "Full evaluation",
+            "evaluate",
+            links.to_evaluation(after.model, before.model),
             icon=":material/leaderboard:",
             key="change_to_evaluate",
-            on_click=st.session_state.update,
-            args=(to_scores,),
             help="Every strategy and layer on the Evaluate page, with the encoder as second model.",
         )
         st.download_button(
@@ -401,14 +372,3 @@ def _ways_on(change: Change) -> None:
             on_click="ignore",
             key="change_download",
         )
-    if to_space:
-        _go("space", to_maps)
-    if to_evaluate:
-        _go("evaluate", to_scores)
-
-
-def _go(page: str, link: dict[str, str]) -> None:
-    # The link needs what it is to say in words: it does not follow what a callback has chosen for
-    # a widget that is not yet there. The sidebar's is, and Streamlit refuses to be told of it.
-    shown = {key: value for key, value in link.items() if key != "model"}
-    st.switch_page(f"pages/{page}.py", query_params=shown)

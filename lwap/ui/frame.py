@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from lwap.errors import LwapError
-from lwap.ui import cache, widgets
+from lwap.ui import cache, links
 from lwap.ui.state import ASSETS
 
 PAPER = """\
@@ -24,6 +24,7 @@ The bundled encoder is all-MiniLM-L6-v2 (Apache-2.0), checked by SHA-256 at the 
 Everything runs on this machine; nothing that you type leaves it.
 """
 
+FIGURE_FORMAT = "figure_format"  # of the download at a figure's corner
 _SEEN = "models_seen"
 _OTHER_PICKERS = ("other", "second", "space_model")  # of a second model, on other pages
 
@@ -49,7 +50,7 @@ def navigation():
                 st.Page("pages/search.py", title="Search", icon=":material/search:"),
             ],
             "Measure": [
-                st.Page("pages/evaluate.py", title="Evaluate", icon=":material/leaderboard:"),
+                st.Page("pages/evaluate.py", title="Evaluate", icon=":material/leaderboard:")
             ],
             "Train": [
                 st.Page("pages/finetune.py", title="Fine-tune", icon=":material/model_training:"),
@@ -68,24 +69,19 @@ def sidebar() -> None:
             "Model",
             names,
             key="model",
-            bind="query-params",
             accept_new_options=True,
-            persist_state="session",
             help="A checkpoint, the plain encoder, or type a Hugging Face id or a folder. "
             "What you typed on the pages stays when you change it.",
+            **links.BOUND,
         )
         if gone:
-            st.warning(
-                f"'{escape(gone)}' is no longer there: it was renamed or deleted. This model "
-                "takes its place.",
-                icon=":material/info:",
-            )
+            say_gone(gone, " This model takes its place.")
         place = st.empty()
         st.segmented_control(
             "Figures download as",
             ["SVG", "PNG"],
             default="SVG",
-            key=widgets.FIGURE_FORMAT,
+            key=FIGURE_FORMAT,
             persist_state="session",
             required=True,
             help="With the camera at a figure's upper right corner.",
@@ -110,11 +106,6 @@ def _leave_what_is_gone(names: list[str]) -> str:
         return ""
     st.session_state["model"] = names[0]
     return name
-
-
-def use_model(name: str) -> None:
-    """Pick a model; for callbacks, which run before the picker is drawn."""
-    st.session_state["model"] = name
 
 
 def follow_rename(old: str, new: str) -> None:
@@ -172,8 +163,37 @@ def messages() -> Iterator[None]:
     try:
         yield
     except LwapError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        say_error(error)
         st.stop()
+
+
+def say_error(error: LwapError | str) -> None:
+    """Show what went wrong, as text."""
+    st.error(escape(str(error)), icon=":material/error:")
+
+
+def say_gone(name: str, instead: str = "") -> None:
+    """Say that what was chosen is no longer there."""
+    st.warning(
+        f"'{escape(name)}' is no longer there: it was renamed or deleted.{instead}",
+        icon=":material/info:",
+    )
+
+
+def say_outcome(kind: str, text: str) -> None:
+    """Show what became of what was asked for: "success", "error", or "" for nothing to say."""
+    if kind == "success":
+        st.success(escape(text), icon=":material/check:")
+    elif kind == "error":
+        say_error(text)
+
+
+def second_model(label: str, key: str, *, none: str, help: str) -> str:
+    """Draw the picker of a second model; return its name, the sidebar's for `none`."""
+    own = model_name()
+    others = [none, *(name for name in cache.checkpoint_names() if name != own)]
+    chosen = st.selectbox(label, others, key=key, accept_new_options=True, help=help, **links.BOUND)
+    return own if chosen in (none, None) else chosen
 
 
 def escape(text: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from lwap import figures
-from lwap.datasets.readers import FORMATS, MAX_MEGABYTES, read_pairs
+from lwap.datasets.readers import FORMATS, read_pairs
 from lwap.errors import InputError, LwapError
 from lwap.scores import rank_among
-from lwap.ui import cache, widgets
-from lwap.ui.frame import escape, theme
-from lwap.ui.state import example, link_values, put_in_link
+from lwap.ui import cache, files, layerwise, links, widgets
+from lwap.ui.frame import escape, say_error, theme
+from lwap.ui.state import PAIR_COLUMNS, as_pairs, example, is_unedited_example, set_pairs
 
 if TYPE_CHECKING:
     from lwap.analysis.comparison import Comparison
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 MAX_PAIRS = 2000
 SHOWN = 15  # pairs in the overview
 SHOWN_IN_HEATMAP = 60
-_COLUMNS = ["sentence1", "sentence2", "score"]
 _RANK, _PERCENTILE, _COSINE = _SCALES = ["Rank in this set", "Percentile", "Cosine"]
 
 
@@ -45,23 +41,21 @@ def pair_table(menu_key: str, link: str) -> pd.DataFrame:
     left, right = st.columns([1, 2], gap="large")
     with left:
         chosen = widgets.example_menu(
-            menu_key, lambda: _set_pairs(example(st.session_state[menu_key])["pairs"])
+            menu_key, lambda: set_pairs(example(st.session_state[menu_key])["pairs"])
         )
         note = st.empty()
-        uploaded = st.file_uploader(
-            "Or a file of yours",
+        wrong = files.upload_into(
+            "pairs_upload",
+            _fill,
             help=f"{', '.join(FORMATS)} with the columns sentence1, sentence2 and, if you have "
             f"gold scores, score; up to {MAX_PAIRS:,} pairs.",
-            # No type filter: the reader's message says what is accepted, and why.
-            key="pairs_upload",
-            max_upload_size=MAX_MEGABYTES,
         )
-        if uploaded is not None:
-            _read_upload(uploaded)
+        if wrong:
+            say_error(f"{wrong} The table below is unchanged.")
     if "pairs" not in st.session_state:
-        _set_pairs(_pairs_from_link(link) if link_values(link) else chosen["pairs"])
-    elif _is_unedited_example() and st.session_state["pairs_example"] != chosen["title"]:
-        _set_pairs(chosen["pairs"])  # another one was chosen on another page
+        set_pairs(links.pairs(link) if links.values(link) else chosen["pairs"])
+    elif is_unedited_example() and st.session_state["pairs_example"] != chosen["title"]:
+        set_pairs(chosen["pairs"])  # another one was chosen on another page
     st.session_state["pairs_example"] = chosen["title"]
     editor_key = f"pairs_editor_{st.session_state['pairs_version']}"
     if editor_key not in st.session_state:  # first time, or back from another page
@@ -83,32 +77,18 @@ def pair_table(menu_key: str, link: str) -> pd.DataFrame:
     )
     st.session_state["pairs"] = edited.reset_index(drop=True)
     pairs = complete_pairs(edited)
-    if pairs.equals(_as_pairs(chosen["pairs"])):
+    if pairs.equals(as_pairs(chosen["pairs"])):
         note.caption(f"**What to look for.** {chosen['look_for']}")
-        put_in_link(link, [])
-    elif not put_in_link(link, _link_of(pairs)):
-        note.caption("This table is too long for a link; the link keeps the rest of the view.")
+        links.put(link, [])
+    elif not links.put_pairs(link, pairs):
+        note.caption(links.TOO_LONG.format("This table is"))
     return pairs
 
 
-def _read_upload(uploaded) -> None:
-    """Put an uploaded file into the table, once; where it is wrong, say why and keep the table."""
-    if st.session_state.get("pairs_upload_id") != uploaded.file_id:
-        st.session_state["pairs_upload_id"] = uploaded.file_id
-        st.session_state["pairs_upload_error"] = ""
-        try:
-            table = read_pairs(uploaded.getvalue(), uploaded.name)
-            check_pair_count(len(table), uploaded.name)
-            _set_pairs(table)
-        except LwapError as error:
-            st.session_state["pairs_upload_error"] = str(error)
-    if message := st.session_state["pairs_upload_error"]:
-        st.error(f"{escape(message)} The table below is unchanged.", icon=":material/error:")
-
-
-def _is_unedited_example() -> bool:
-    shown = example(st.session_state.get("pairs_example"))["pairs"]
-    return st.session_state["pairs"].equals(_as_pairs(shown))
+def _fill(content: bytes, name: str) -> None:
+    pairs = read_pairs(content, name)
+    check_pair_count(len(pairs), name)
+    set_pairs(pairs)
 
 
 def check_pair_count(count: int, source: str) -> None:
@@ -130,8 +110,8 @@ def complete_pairs(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: If no pair is complete, or there are more than the limit.
     """
-    pairs = _as_pairs(table)
-    blank = pairs[["sentence1", "sentence2"]].map(lambda text: not text.strip())
+    pairs = as_pairs(table)
+    blank = pairs[PAIR_COLUMNS[:2]].map(lambda text: not text.strip())
     half = blank.any(axis=1) & ~blank.all(axis=1)
     if half.any():
         places = ", ".join(str(place + 1) for place in pairs.index[half][:8])
@@ -141,60 +121,6 @@ def complete_pairs(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError("There is no complete pair yet. Fill in both sentences of a row.")
     check_pair_count(len(pairs), "The table")
     return pairs
-
-
-def _as_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.reset_index(drop=True)
-    sentences = {
-        name: ["" if value is None or value != value else str(value) for value in table[name]]
-        for name in ("sentence1", "sentence2")
-    }
-    score = pd.to_numeric(table["score"], errors="coerce") if "score" in table else float("nan")
-    return pd.DataFrame({**sentences, "score": score}).astype({"score": float})
-
-
-def scored_pairs() -> pd.DataFrame | None:
-    """Return the whole pairs of the table that have scores, as sentence1, sentence2, score.
-
-    None where the person brought none: the table shows an example as it is, or its scores can
-    rank nothing.
-    """
-    if "pairs" not in st.session_state or _is_unedited_example():
-        return None
-    pairs = _as_pairs(st.session_state["pairs"])
-    is_whole = pairs[["sentence1", "sentence2"]].map(lambda text: bool(text.strip())).all(axis=1)
-    pairs = pairs[is_whole & np.isfinite(pairs["score"])].reset_index(drop=True)
-    return pairs if len(pairs) >= 3 and pairs["score"].nunique() > 1 else None
-
-
-def take_pairs(found: Sequence[tuple[str, str]]) -> None:
-    """Put pairs from another page into the table, before this page is opened."""
-    _set_pairs(pd.DataFrame(found, columns=_COLUMNS[:2]))
-
-
-def _set_pairs(table: pd.DataFrame) -> None:
-    st.session_state["pairs"] = st.session_state["pairs_base"] = _as_pairs(table)
-    st.session_state["pairs_version"] = st.session_state.get("pairs_version", 0) + 1
-
-
-def _link_of(pairs: pd.DataFrame) -> list[str]:
-    rows = pairs.astype(object).where(pairs.notna(), None).to_numpy().tolist()
-    return [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
-
-
-def _pairs_from_link(link: str) -> pd.DataFrame:
-    rows = []
-    for value in link_values(link):
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(value)
-            if isinstance(row, list) and len(row) == len(_COLUMNS):
-                rows.append(row)
-    if not rows:
-        raise InputError(
-            "The link's pairs cannot be read; it was cut or changed. Ask for it again, or remove "
-            f"'{link}=' from the address."
-        )
-    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 # --- what the pairs score -----------------------------------------------------------------------
@@ -228,23 +154,15 @@ def on_scale(scale: str, comparison: Comparison, gold: np.ndarray) -> Scaled:
     """Return the scores, and the gold scores where they have a place, on a scale."""
     random_pairs = comparison.random_pairs
     if scale == _RANK and len(comparison) > 1:
-        values, title, form = (
-            _ranks(comparison.cosines),
-            "rank among these pairs, 100 = most alike",
-            ".0f",
-        )
-        gold = _ranks(gold[:, None])[:, 0]
-        gold = None if np.isnan(gold).all() else gold
+        values, form = _ranks(comparison.cosines), ".0f"
+        title = "rank among these pairs, 100 = most alike"
+        gold = None if np.isnan(gold).all() else _ranks(gold[:, None])[:, 0]
     elif scale == _PERCENTILE and random_pairs:
         values, gold, form = comparison.percentiles, None, ".1f"
         title = f"percentile among {random_pairs:,} random pairs of these sentences"
     else:
-        values, gold, form, title = (
-            comparison.cosines,
-            None,
-            ".3f",
-            "cosine; scales differ by strategy",
-        )
+        values, gold, form = comparison.cosines, None, ".3f"
+        title = "cosine; scales differ by strategy"
         if scale == _PERCENTILE:
             st.caption("Too few sentences for random pairs, so these are cosines. Add more pairs.")
         elif scale == _RANK:
@@ -297,14 +215,12 @@ def correlations(model: str, comparison: Comparison, gold: pd.Series) -> None:
         st.warning(escape(str(error)), icon=":material/warning:")
         return
     names = list(found)
-    widgets.show(
-        figures.spearman_strip(
-            names,
-            *np.array([(found[name].value, found[name].low, found[name].high) for name in names]).T
-            / 100,
-            theme=theme(),
-        ),
+    widgets.draw(
         "spearman",
+        figures.spearman_strip,
+        names,
+        *np.array([(found[name].value, found[name].low, found[name].high) for name in names]).T
+        / 100,
     )
     st.caption(
         f"Spearman × 100 with the {len(rows):,} scores; lines are 95 % bootstrap intervals over "
@@ -319,57 +235,7 @@ def one_pair(model: str, comparison: Comparison, scaled: Scaled) -> None:
     row = widgets.choose(
         "Pair", names, "pair", default=int(scaled.order[0]), label_visibility="collapsed"
     )
-    pair_layers(model, comparison, row)
-
-
-def pair_layers(model: str, comparison: Comparison, row: int) -> None:
-    """Draw the cosine of a pair in each state, the weights of its sentences, and the knock-out."""
-    left, right = st.columns(2, gap="large")
-    with left:
-        layers = comparison.layers
-        widgets.show(
-            figures.layer_similarity(
-                layers.query[row],
-                layers.mean[row],
-                references=dict(
-                    zip(comparison.strategies, comparison.cosines[row].tolist(), strict=True)
-                ),
-                cls_name=layers.query_name,
-                theme=theme(),
-            ),
-            "layer-similarity",
-        )
-    with right:
-        if not cache.facts(model).has_attention:
-            st.info(
-                "This model has no trained layer attention. Pick a checkpoint in the sidebar to "
-                "see layer weights and knock-out of the pair.",
-                icon=":material/info:",
-            )
-            return
-        texts = [comparison.first[row], comparison.second[row]]
-        bank = comparison.bank  # where the summaries were kept, nothing is encoded anew
-        explanation = cache.explain(
-            model, texts if bank is None else bank.select(comparison.rows[row])
-        )
-        widgets.show(
-            figures.pair_weights(
-                explanation.weights[0],
-                explanation.weights[1],
-                label_a=texts[0],
-                label_b=texts[1],
-                theme=theme(),
-            ),
-            "pair-weights",
-        )
-        widgets.show(
-            figures.knockout_bars(
-                explanation.pair_knockout(0, 1),
-                title=f"Change of the pair's {explanation.strategy} cosine without a state",
-                theme=theme(),
-            ),
-            "pair-knockout",
-        )
+    layerwise.pair(model, comparison, row)
 
 
 def all_scores(comparison: Comparison, scaled: Scaled, gold: pd.Series) -> None:
@@ -377,16 +243,14 @@ def all_scores(comparison: Comparison, scaled: Scaled, gold: pd.Series) -> None:
     heatmap, table = st.tabs(["Heatmap", "Table and download"], key="pairs_tab")
     with heatmap:
         shown = scaled.order[:SHOWN_IN_HEATMAP]
-        widgets.show(
-            figures.pair_heatmap(
-                scaled.values[shown],
-                list(comparison.strategies),
-                labels(comparison, shown),
-                value_format=scaled.value_format,
-                color_title=scaled.title,
-                theme=theme(),
-            ),
+        widgets.draw(
             "pair-heatmap",
+            figures.pair_heatmap,
+            scaled.values[shown],
+            list(comparison.strategies),
+            labels(comparison, shown),
+            value_format=scaled.value_format,
+            color_title=scaled.title,
         )
         if len(scaled.order) > len(shown):
             st.caption(
@@ -406,9 +270,7 @@ def all_scores(comparison: Comparison, scaled: Scaled, gold: pd.Series) -> None:
                 if name != "score"
             },
         )
-        st.download_button(
-            "All scores (CSV)", frame.to_csv(index=False), "lwap-pairs.csv", "text/csv"
-        )
+        files.csv_button("All scores (CSV)", frame, "lwap-pairs.csv")
 
 
 def labels(comparison: Comparison, rows) -> list[str]:

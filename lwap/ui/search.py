@@ -9,20 +9,19 @@ import numpy as np
 import streamlit as st
 
 from lwap import figures
-from lwap.datasets.readers import FORMATS, MAX_MEGABYTES, read_sentences
-from lwap.errors import InputError, LwapError
-from lwap.ui import cache, layers, pairs, widgets
-from lwap.ui.frame import escape, theme
-from lwap.ui.state import collection, link_values, put_in_link
+from lwap.datasets.readers import FORMATS, read_sentences
+from lwap.errors import InputError
+from lwap.ui import cache, files, layerwise, links, widgets
+from lwap.ui.frame import escape, say_error, theme
+from lwap.ui.links import SEARCH_TEXT, put_sentences
+from lwap.ui.state import collection, lines_of
 
 if TYPE_CHECKING:
     from lwap.analysis.searching import SearchResults
-    from lwap.ui.cache import ModelFacts
 
-MAX_SENTENCES = 5000
+MAX_SENTENCES = links.MOST["search"]
 FEWEST, USUAL, MOST = 5, 10, 20  # results in a list
-_QUERY, _EXAMPLE, _TEXT, _RESULT = "search_query", "search_example", "search_text", "result"
-_UPLOAD, _UPLOAD_ERROR = "search_upload", "search_upload_error"
+_QUERY, _EXAMPLE, _RESULT = "search_query", "search_example", "result"
 
 
 # --- what is asked ------------------------------------------------------------------------------
@@ -32,7 +31,7 @@ def query_box(link: str):
     """Draw the query and the menu of example queries; return the query and a place for a note."""
     queries = _example_queries()
     if _QUERY not in st.session_state:
-        st.session_state[_QUERY] = (link_values(link) or list(queries))[0]
+        st.session_state[_QUERY] = (links.values(link) or list(queries))[0]
     typed = st.session_state[_QUERY].strip()
     st.session_state[_EXAMPLE] = typed if typed in queries else None
 
@@ -59,8 +58,8 @@ def query_box(link: str):
         "sentences that repeat its words and mean something else.",
     )
     note = st.empty()
-    if not put_in_link(link, [] if query == next(iter(queries)) else [query]):
-        note.caption("This query is too long for a link; the link keeps the rest of the view.")
+    if not links.put(link, [] if query == next(iter(queries)) else [query]):
+        note.caption(links.TOO_LONG.format("This query is"))
     return query, note
 
 
@@ -78,9 +77,9 @@ def _example_queries() -> dict[str, str]:
 def sentence_box(link: str) -> list[str]:
     """Draw the sentences to search in, one a line, and the upload (closed); return them."""
     example = collection()["sentences"]
-    if _TEXT not in st.session_state:
-        take_sentences(link_values(link) or example)
-    known = widgets.lines_of(st.session_state[_TEXT])
+    if SEARCH_TEXT not in st.session_state:
+        put_sentences(SEARCH_TEXT, links.values(link) or example)
+    known = lines_of(st.session_state[SEARCH_TEXT])
     whose = "the example" if known == example else "your own"
     with st.expander(
         f"Sentences to search in: {whose}, {len(known):,}",
@@ -89,49 +88,34 @@ def sentence_box(link: str) -> list[str]:
     ):
         left, right = st.columns([2, 1], gap="large")
         text = left.text_area(
-            "Sentences, one a line", key=_TEXT, height=260, persist_state="session"
+            "Sentences, one a line", key=SEARCH_TEXT, height=260, persist_state="session"
         )
-        uploaded = right.file_uploader(
-            "Or a file of yours",
-            help=f".txt with one sentence a line, or {', '.join(FORMATS)} with a column sentence "
-            f"or text; up to {MAX_SENTENCES:,} sentences.",
-            # No type filter: the reader's message says what is accepted, and why.
-            key=_UPLOAD,
-            max_upload_size=MAX_MEGABYTES,
-            on_change=_read_upload,
-        )
+        with right:
+            wrong = files.upload_into(
+                "search_upload",
+                _fill,
+                help=f".txt with one sentence a line, or {', '.join(FORMATS)} with a column "
+                f"sentence or text; up to {MAX_SENTENCES:,} sentences.",
+            )
         right.button(
             "Back to the example",
             key="search_reset",
-            on_click=take_sentences,
-            args=[example],
+            on_click=put_sentences,
+            args=(SEARCH_TEXT, example),
             disabled=known == example,
         )
-    if uploaded is not None and (message := st.session_state.get(_UPLOAD_ERROR)):
-        st.error(f"{escape(message)} The sentences are unchanged.", icon=":material/error:")
-    sentences = widgets.lines_of(text)
-    if not put_in_link(link, [] if sentences == example else sentences):
-        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
+    if wrong:
+        say_error(f"{wrong} The sentences are unchanged.")
+    sentences = lines_of(text)
+    if not links.put(link, [] if sentences == example else sentences):
+        st.caption(links.TOO_LONG.format("These sentences are"))
     return sentences
 
 
-def take_sentences(sentences: list[str]) -> None:
-    """Put sentences into the box; another page may, before this one is opened."""
-    lines = [text.replace("\r", "\n").replace("\n", " ") for text in sentences]
-    st.session_state[_TEXT] = "\n".join(lines)
-
-
-def _read_upload() -> None:
-    """Put the uploaded file into the text; where it is wrong, keep the text and remember why."""
-    st.session_state[_UPLOAD_ERROR] = ""
-    if (uploaded := st.session_state[_UPLOAD]) is None:
-        return
-    try:
-        sentences = read_sentences(uploaded.getvalue(), uploaded.name)
-        _check_count(len(sentences), f"'{uploaded.name}'")
-        take_sentences(sentences)
-    except LwapError as error:
-        st.session_state[_UPLOAD_ERROR] = str(error)
+def _fill(content: bytes, name: str) -> None:
+    sentences = read_sentences(content, name)
+    _check_count(len(sentences), f"'{name}'")
+    put_sentences(SEARCH_TEXT, sentences)
 
 
 def check_request(query: str, sentences: list[str]) -> None:
@@ -158,10 +142,9 @@ def _check_count(count: int, source: str) -> None:
         )
 
 
-def choices(facts: ModelFacts) -> tuple[str, str, int]:
+def choices(facts: cache.ModelFacts) -> tuple[str, str, int]:
     """Draw the menus of strategies and the number of results, bound to the link; return them."""
-    # A trained strategy comes last of those that a model gives.
-    first = facts.default_strategies[-1] if facts.has_attention else "mean"
+    first = widgets.own_strategy(facts, "mean")
     left, middle, right = st.columns([3, 3, 4], gap="medium")
     with left:
         first = widgets.strategy_choice("First list", "first_strategy", first, facts)
@@ -182,7 +165,7 @@ def choices(facts: ModelFacts) -> tuple[str, str, int]:
 # --- what is found ------------------------------------------------------------------------------
 
 
-def say_what_was_read(results: SearchResults, facts: ModelFacts) -> None:
+def say_what_was_read(results: SearchResults, facts: cache.ModelFacts) -> None:
     """Say what the encoder did not see, and what was counted once."""
     if results.is_query_truncated:
         st.warning(
@@ -247,13 +230,13 @@ def _chosen(results: SearchResults, shown: list[int]) -> int:
 def rank_changes(results: SearchResults, lists: Lists) -> None:
     """Draw both lists with a line for each change of rank; a click chooses a sentence."""
     scores = results.cosines[np.array(lists.places)[:, None], lists.indices]
+    first, second = lists.indices
     figure = figures.rank_changes(
-        *lists.indices,
+        first,
+        second,
         results.sentences,
-        first_name=lists.names[0],
-        second_name=lists.names[1],
-        first_scores=scores[0],
-        second_scores=scores[1],
+        names=lists.names,
+        scores=(scores[0], scores[1]),
         selected=int(lists.row),
         theme=theme(),
     )
@@ -277,13 +260,9 @@ def query_attention(model: str, results: SearchResults) -> None:
     """Draw which layers the model listens to for the query."""
     st.markdown("**Layers that the query is read from**")
     if cache.facts(model).has_attention:
-        layers.one_sentence(cache.explain(model, results.pairs.bank.select([0])), 0)
+        layerwise.sentence(cache.explain(model, results.pairs.bank.select([0])), 0)
         return
-    st.info(
-        "This model has no trained layer attention: it takes its vector from fixed layers. Pick a "
-        "checkpoint in the sidebar to see attention, weights and knock-out of the query.",
-        icon=":material/info:",
-    )
+    layerwise.say_no_attention("attention, weights and knock-out of the query")
 
 
 def one_result(model: str, results: SearchResults, lists: Lists) -> None:
@@ -298,7 +277,7 @@ def one_result(model: str, results: SearchResults, lists: Lists) -> None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    put_in_link(_RESULT, [] if chosen == places[0] else [chosen])
+    links.put(_RESULT, [] if chosen == places[0] else [chosen])
     known = dict(zip(lists.names, lists.places, strict=True))  # one of a strategy
     st.markdown(
         " · ".join(
@@ -307,7 +286,7 @@ def one_result(model: str, results: SearchResults, lists: Lists) -> None:
             for name, place in known.items()
         )
     )
-    pairs.pair_layers(model, results.pairs, results.found.tolist().index(lists.row))
+    layerwise.pair(model, results.pairs, results.found.tolist().index(lists.row))
 
 
 def all_ranks(results: SearchResults) -> None:
@@ -324,6 +303,4 @@ def all_ranks(results: SearchResults) -> None:
                 if name.endswith(" cosine")
             },
         )
-        st.download_button(
-            "All ranks and scores (CSV)", frame.to_csv(index=False), "lwap-search.csv", "text/csv"
-        )
+        files.csv_button("All ranks and scores (CSV)", frame, "lwap-search.csv")

@@ -1,26 +1,22 @@
-"""Widgets that several pages share: example menu, sentences, pairs, figures, progress."""
+"""Widgets that several pages share: menus, figures, progress, questions."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from lwap.errors import InputError
-from lwap.ui.state import example, link_values, phenomena, put_in_link
-from lwap.ui.work import WAITING, Work
+from lwap.ui import cache, links
+from lwap.ui.frame import FIGURE_FORMAT, say_error, theme
+from lwap.ui.state import example, phenomena
+from lwap.ui.work import DONE, FAILED, STOPPED, WAITING, Work
 
-if TYPE_CHECKING:
-    from lwap.ui.cache import ModelFacts
-
-MAX_SENTENCES = 200
-FIGURE_FORMAT = "figure_format"  # of the download at a figure's corner
-
-
-# --- sentences ----------------------------------------------------------------------------------
+WAITED = 1.5  # seconds a page waits before it shows progress instead
+ENCODED_IS_KEPT = "Stopped. What was encoded is kept; a new run continues from there."
 
 
 def example_menu(key: str, on_change: Callable[[], None]) -> dict[str, Any]:
@@ -29,74 +25,25 @@ def example_menu(key: str, on_change: Callable[[], None]) -> dict[str, Any]:
         "Example",
         [entry["title"] for entry in phenomena()],
         key=key,
-        bind="query-params",
-        persist_state="session",
         on_change=on_change,
         help="Fills the box below; edit it freely.",
+        **links.BOUND,
     )
     return example(chosen)
 
 
-def sentence_box(key: str, menu_key: str, link: str) -> list[str]:
-    """Draw the example menu and the sentences, one a line; return the sentences.
-
-    Raises:
-        InputError: If there are none, or more than the limit.
-    """
-
-    def text_of(entry: dict[str, Any]) -> str:
-        return "\n".join(entry["sentences"])
-
-    def fill() -> None:
-        st.session_state[key] = text_of(example(st.session_state[menu_key]))
-
-    chosen = example_menu(menu_key, fill)
-    filled_with = st.session_state.get(f"{key}_example")
-    if key not in st.session_state:
-        st.session_state[key] = "\n".join(link_values(link)) or text_of(chosen)
-    elif filled_with != chosen["title"] and st.session_state[key] == text_of(example(filled_with)):
-        fill()  # another one was chosen on another page, and this one was not edited
-    st.session_state[f"{key}_example"] = chosen["title"]
-    text = st.text_area(
-        "Sentences, one a line", key=key, height=230, persist_state="session", width="stretch"
-    )
-    sentences = lines_of(text)
-    is_example = sentences == chosen["sentences"]
-    if is_example:
-        st.caption(f"**What to look for.** {chosen['look_for']}")
-    if not put_in_link(link, [] if is_example else sentences):
-        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
-    if not sentences:
-        raise InputError("There is no sentence yet. Write one a line, or pick an example.")
-    if len(sentences) > MAX_SENTENCES:
-        raise InputError(
-            f"{len(sentences)} sentences are more than this page draws; the limit is "
-            f"{MAX_SENTENCES}. Remove some, or use: python -m lwap explain --file FILE"
-        )
-    return sentences
+def views(label: str, options: Sequence[str], key: str, **more: Any) -> str:
+    """Draw a row of views without its label, bound to the link; return the chosen one."""
+    return row(label, options, key, label_visibility="collapsed", **more)
 
 
-def lines_of(text: str) -> list[str]:
-    """Return the lines of a box that are not blank, one a sentence."""
-    # Not str.splitlines: it also cuts at form feeds and U+2028, inside of sentences.
-    return [line.strip() for line in text.split("\n") if line.strip()]
+def row(label: str, options: Sequence[str], key: str, **more: Any) -> str:
+    """Draw a row of options, bound to the link; return the chosen one, the first by default."""
+    more = {"default": options[0], **links.BOUND} | more
+    return st.segmented_control(label, options, key=key, required=True, **more)
 
 
-def views(label: str, options: Sequence[str], key: str, default: str | None = None) -> str:
-    """Draw a row of views, bound to the link; return the chosen one, the first by default."""
-    return st.segmented_control(
-        label,
-        options,
-        default=default or options[0],
-        key=key,
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
-    )
-
-
-def say_truncated(is_truncated: Sequence[bool], max_tokens: int, what: str) -> None:
+def say_truncated(is_truncated: Sequence[bool] | np.ndarray, max_tokens: int, what: str) -> None:
     """Say which sentences or pairs the encoder saw only the beginning of."""
     cut = [place + 1 for place, flag in enumerate(is_truncated) if flag]
     if cut:
@@ -108,7 +55,7 @@ def say_truncated(is_truncated: Sequence[bool], max_tokens: int, what: str) -> N
         )
 
 
-def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
+def strategy_menu(key: str, facts: cache.ModelFacts) -> list[str]:
     """Draw the menu of the model's strategies, bound to the link; return the chosen ones.
 
     Raises:
@@ -130,16 +77,15 @@ def strategy_menu(key: str, facts: ModelFacts) -> list[str]:
         # Streamlit warns of a default beside a value that was set.
         default=None if key in st.session_state else default,
         key=key,
-        bind="query-params",
-        persist_state="session",
         help="layer_mean:K and layer_cls:K read one state alone; 0 is the embedding output.",
+        **links.BOUND,
     )
     if not chosen:
         raise InputError("No strategy is chosen. Pick at least one above.")
     return chosen
 
 
-def strategy_choice(label: str, key: str, default: str, facts: ModelFacts, **options: Any) -> str:
+def strategy_choice(label: str, key: str, default: str, facts: cache.ModelFacts) -> str:
     """Draw a menu of one of the model's strategies, bound to the link; return it."""
     if key in st.session_state:  # another model may have other ones
         chosen = st.session_state[key]
@@ -152,11 +98,15 @@ def strategy_choice(label: str, key: str, default: str, facts: ModelFacts, **opt
         # First, so that the link leaves it out, and Streamlit lets the state above replace it.
         [default, *(name for name in facts.strategies if name != default)],
         key=key,
-        bind="query-params",
-        persist_state="session",
         help="layer_mean:K and layer_cls:K read one state alone; 0 is the embedding output.",
-        **options,
+        **links.BOUND,
     )
+
+
+def own_strategy(facts: cache.ModelFacts, otherwise: str) -> str:
+    """Return the model's trained strategy; `otherwise` where it has none."""
+    # A trained strategy comes last of those that a model gives.
+    return facts.default_strategies[-1] if facts.has_attention else otherwise
 
 
 # --- figures and progress -----------------------------------------------------------------------
@@ -166,7 +116,7 @@ def show(figure, key: str, *, lasso: bool = False, **options: Any):
     """Draw a Plotly figure in the app's own colours, with its download at the corner."""
     form = st.session_state.get(FIGURE_FORMAT, "SVG").lower()
     unused = ["autoScale2d", "zoomIn2d", "zoomOut2d"]
-    config = {
+    config: dict[str, Any] = {
         "displaylogo": False,
         "toImageButtonOptions": {"format": form, "filename": f"lwap-{key}", "scale": 3},
         "modeBarButtonsToRemove": unused if lasso else ["select2d", "lasso2d", *unused],
@@ -174,6 +124,11 @@ def show(figure, key: str, *, lasso: bool = False, **options: Any):
     if form == "svg":
         config["toImageButtonOptions"].pop("scale")
     return st.plotly_chart(figure, key=key, theme=None, width="stretch", config=config, **options)
+
+
+def draw(key: str, figure: Callable[..., Any], *data: Any, **options: Any) -> None:
+    """Draw one of our figures of data, in the app's theme."""
+    show(figure(*data, **options, theme=theme()), key)
 
 
 def clicked(key: str, every: bool = False) -> list:
@@ -204,7 +159,9 @@ def progress(what: str, count: int, least: int = 64) -> Iterator[Callable[[int, 
 
 
 @st.fragment(run_every=0.7)
-def follow(work: Work, what: str, before: str, key: str) -> None:
+def follow(
+    work: Work, what: str, before: str, key: str, below: Callable[[], None] | None = None
+) -> None:
     """Draw progress anew until the work has ended, then run the page again.
 
     Args:
@@ -212,6 +169,7 @@ def follow(work: Work, what: str, before: str, key: str) -> None:
         what: What its steps are, such as "Sentences encoded:".
         before: What is said before the first one.
         key: Of the button that stops it.
+        below: Draws what there is so far.
     """
     if not work.is_active:
         st.rerun()
@@ -227,6 +185,56 @@ def follow(work: Work, what: str, before: str, key: str) -> None:
         left.progress(0.0, text=before)
     if right.button("Stop", key=key, width="stretch"):
         work.stop()
+    if below is not None:
+        below()
+
+
+def is_done(
+    work: Work, forget: Callable[[Any], None], *, what: str, key: str, before: str, stopped: str
+) -> bool:
+    """Return whether work ended well; draw how far it is, or why it ended, where it did not.
+
+    Args:
+        work: What is waited for.
+        forget: Drops it, so that the next run of the page starts it anew.
+        what: What its steps are, such as "Sentences encoded".
+        key: Of the buttons, before "_stop" and "_again".
+        before: What is said before the first step.
+        stopped: What is said where a person stopped it.
+    """
+    if not work.wait(WAITED):
+        follow(work, f"{what}:", before, f"{key}_stop")
+        return False
+    if work.state == FAILED:
+        with with_button("Try again", f"{key}_again", forget, work):
+            say_error(work.error)
+    elif work.state == STOPPED:
+        again = with_button("Go on", f"{key}_again", forget, work)
+        again.info(stopped, icon=":material/stop_circle:")
+    return work.state == DONE
+
+
+def with_button(label: str, key: str, call: Callable[..., Any], *arguments: Any):
+    """Draw a button at the right that calls a function; return the place beside it."""
+    left, right = st.columns([5, 1], vertical_alignment="center")
+    right.button(label, key=key, on_click=call, args=arguments, width="stretch")
+    return left
+
+
+def ask_to_delete(question: str, key: str, *, delete: Callable, of: Any, keep: Callable) -> bool:
+    """Ask before something is deleted for good; return whether it just was."""
+    with st.container(border=True):
+        st.markdown(question)
+        with st.container(horizontal=True):
+            is_deleted = st.button(
+                "Delete for good",
+                type="primary",
+                on_click=delete,
+                args=(of,),
+                key=f"{key}_delete_now",
+            )
+            st.button("Keep it", on_click=keep, key=f"{key}_delete_not")
+    return is_deleted
 
 
 def choose(label: str, texts: Sequence[str], key: str, default: int = 0, **options: Any) -> int:
@@ -248,7 +256,7 @@ def choose(label: str, texts: Sequence[str], key: str, default: int = 0, **optio
         persist_state="session",
         **options,
     )
-    put_in_link(key, [] if chosen == places[start] else [chosen])
+    links.put(key, [] if chosen == places[start] else [chosen])
     return int(chosen) - 1
 
 

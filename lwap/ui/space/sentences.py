@@ -7,21 +7,14 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lwap.checkpoints.cached import text_digest
-from lwap.datasets.catalogue import STS_TASKS, available_tasks, sts_task, task_file
-from lwap.datasets.readers import (
-    FORMATS,
-    MAX_MEGABYTES,
-    SentenceTable,
-    data_folder,
-    read_sentence_table,
-)
+from lwap.datasets.readers import FORMATS, SentenceTable, data_folder, read_sentence_table
 from lwap.errors import InputError
-from lwap.evaluation.benchmark import standard_tasks
 from lwap.evaluation.spaces import positive_rows
+from lwap.evaluation.tasks import standard_tasks
 from lwap.projection.neighbours import content_hash
-from lwap.ui import widgets
+from lwap.ui import files, links, widgets
 from lwap.ui.frame import escape
-from lwap.ui.state import ASSETS, link_values, put_in_link
+from lwap.ui.state import ASSETS, lines_of
 
 MAX_SENTENCES = 100_000
 FEWEST = 5
@@ -62,7 +55,7 @@ def data_box(link: str) -> Dataset:
     with st.expander(f"Sentences: {escape(label)}", icon=":material/notes:", key="space_sentences"):
         # A default, not a value that is set: Streamlit warns of one beside the other.
         kind = widgets.views(
-            "Sentences from", KINDS, "space_data", TYPED if link_values(link) else EXAMPLE
+            "Sentences from", KINDS, "space_data", default=TYPED if links.values(link) else EXAMPLE
         )
         chosen = {
             EXAMPLE: _example,
@@ -71,7 +64,7 @@ def data_box(link: str) -> Dataset:
             BENCHMARK: _benchmark,
         }[kind]()
     if kind != TYPED:
-        put_in_link(link, [])
+        links.put(link, [])
     _say(chosen)
     return chosen
 
@@ -118,57 +111,42 @@ def _example() -> Dataset:
 
 def _typed(link: str) -> Dataset:
     if _TEXT not in st.session_state:
-        given = link_values(link) or _read_example().table.sentences[:60]
+        given = links.values(link) or _read_example().table.sentences[:60]
         st.session_state[_TEXT] = "\n".join(given)
     text = st.text_area("Sentences, one a line", key=_TEXT, height=240, persist_state="session")
-    lines = widgets.lines_of(text)
-    if not put_in_link(link, lines):
-        st.caption("These sentences are too long for a link; the link keeps the rest of the view.")
+    lines = lines_of(text)
+    if not links.put(link, lines):
+        st.caption(links.TOO_LONG.format("These sentences are"))
     return Dataset.of("typed", SentenceTable.of(lines))
 
 
 def _file() -> Dataset:
-    uploaded = st.file_uploader(
-        "Sentences of yours",
+    found, _ = files.kept_upload(
+        "Your sentences",
+        "space_upload",
+        lambda content, name: Dataset.of(name, read_sentence_table(content, name)),
         help=f".txt with one sentence a line, or {', '.join(FORMATS)} with a column sentence or "
         "text. Every other column can colour the map; sentences of the same `group` count as "
         f"meaning the same. Up to {MAX_SENTENCES:,} sentences.",
-        key="space_upload",
-        max_upload_size=MAX_MEGABYTES,
     )
-    if uploaded is not None and st.session_state.get("space_upload_id") != uploaded.file_id:
-        # Kept apart from the widget: that one forgets its file when the page changes.
-        table = read_sentence_table(uploaded.getvalue(), uploaded.name)
-        st.session_state["space_file"] = Dataset.of(uploaded.name, table)
-        st.session_state["space_upload_id"] = uploaded.file_id
-    found = st.session_state.get("space_file")
     if found is None:
         raise InputError("There is no file yet. Upload one, or choose the example.")
     return found
 
 
 def _benchmark() -> Dataset:
-    folder = data_folder()
-    there = available_tasks(folder)
-    if not there:
-        raise InputError(
-            f"There are no STS tasks in '{folder}'. Get them with `python -m lwap data download "
-            "sts`, or name their folder in LWAP_DATA and start the app again. The example and "
-            "your own sentences need neither."
-        )
-    titles = {task.key: task.title for task in STS_TASKS if task.key in there}
+    titles = files.sts_titles("The example and your own sentences need neither.")
+    folder = str(data_folder())
     key = st.selectbox(
         "Task",
         list(titles),
         format_func=titles.get,
         key="space_task",
-        bind="query-params",
-        persist_state="session",
         help=f"From {folder}. Its distinct sentences are mapped; its best scored pairs are the "
         "pairs of the alignment.",
+        **links.BOUND,
     )
-    file = task_file(sts_task(key), folder).stat()
-    return _read_benchmark(str(folder), key, titles[key], (file.st_mtime_ns, file.st_size))
+    return _read_benchmark(folder, key, titles[key], files.task_stamps(key))
 
 
 @st.cache_data(show_spinner=False, max_entries=3)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from lwap.checkpoints.cached import WhitenOn
+from lwap.evaluation import benchmark, spaces
+from lwap.evaluation.result import StsResult
+from lwap.evaluation.spaces import GeometryResult
+from lwap.evaluation.tasks import Task
 from lwap.ui import cache
-from lwap.ui.work import DONE, FAILED, RUNNING, STOPPED, WAITING, Registry, Work
-
-if TYPE_CHECKING:
-    from lwap.checkpoints.cached import WhitenOn
-    from lwap.evaluation.benchmark import StsResult, Task
-    from lwap.evaluation.spaces import GeometryResult
-
-__all__ = ["DONE", "FAILED", "RUNNING", "STOPPED", "WAITING", "Evaluation", "Request"]
+from lwap.ui.work import Registry, Work
 
 KEPT = 8  # evaluations in memory; older ones come back from the cache on disk in a second
 
@@ -64,28 +61,23 @@ class Evaluation(Work):
 
     def compute(self, models: dict) -> None:
         """Evaluate."""
-        from lwap.encoding.diskcache import DiskCache
-        from lwap.evaluation.benchmark import evaluate_sts
-
-        self.result = evaluate_sts(
-            self.request.models,
+        for model in models.values():
+            model.cache.begin()
+        self.result = benchmark.evaluate_sts(
+            [models[name] for name in self.request.models],
             self.tasks,
             self._strategies(models),
             whiten_on=self.whiten_on,
-            cache=DiskCache(),
-            load=models.__getitem__,
             progress=self.advance,
             on_task=self._take,
         )
 
     def _strategies(self, models: dict) -> list[str] | None:
-        """Return None for all that the models have, or those and their whitened twins."""
+        """Return None for all that the models have, or those and their whitened versions."""
         if self.whiten_on is None:
             return None
-        from lwap.pooling.strategies import default_strategies, strategies
-
-        found = [name for model in models.values() for name in strategies(model)]
-        fixed = [name for model in models.values() for name in default_strategies(model)]
+        found = [name for model in models.values() for name in model.facts.strategies]
+        fixed = [name for model in models.values() for name in model.default_strategies]
         return list(dict.fromkeys([*found, *(f"{name}+whiten" for name in fixed)]))
 
     def _take(self, result: StsResult) -> None:
@@ -110,7 +102,7 @@ def start(request: Request, tasks: Sequence[Task], whiten_on: WhitenOn | None = 
         LwapError: If a model cannot be loaded.
     """
     # Loaded here: Streamlit's caches belong to the thread of a session.
-    models = {name: cache.model(name) for name in request.models}
+    models = {name: cache.cached(name) for name in request.models}
     return _registry().start(request, lambda: Evaluation(request, tuple(tasks), whiten_on), models)
 
 
@@ -124,21 +116,15 @@ def geometry(
     Raises:
         LwapError: If no pair of the task counts as positive, or a whitening cannot be fitted.
     """
-    from lwap.encoding.diskcache import DiskCache
-    from lwap.evaluation.spaces import evaluate_geometry
-
     key = (model, task.name, *strategies)
     with _registry().lock:
         if key in evaluation.geometries:
             return evaluation.geometries[key]
-    loaded = cache.model(model)
-    found = evaluate_geometry(
-        model,
+    found = spaces.evaluate_geometry(
+        cache.cached(model),
         task,
         strategies,
         whiten_on=evaluation.whiten_on,
-        cache=DiskCache(),
-        load=lambda _: loaded,
         on_strategy=on_strategy,
     )
     with _registry().lock:

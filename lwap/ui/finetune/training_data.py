@@ -14,29 +14,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lwap.datasets.catalogue import (
-    PUBLIC_SETS,
-    PublicSet,
-    available_tasks,
-    check_scored,
-    download,
-    public_set,
-    read_task,
-    sts_task,
-    task_file,
-)
-from lwap.datasets.readers import (
-    FORMATS,
-    MAX_MEGABYTES,
-    data_folder,
-    read_pairs,
-    read_sentences,
-    read_training,
-)
+from lwap.datasets.download import download
+from lwap.datasets.public import PUBLIC_SETS, PublicSet, public_set
+from lwap.datasets.readers import FORMATS, data_folder, read_pairs, read_sentences, read_training
+from lwap.datasets.tasks import available_tasks, check_scored, read_task, sts_task, task_file
 from lwap.encoding.sources import file_sha256
 from lwap.errors import InputError, LwapError
 from lwap.registry import OBJECTIVES
 from lwap.training.declarations import DEFAULT_OBJECTIVE, objective_of
+from lwap.ui import files, links, widgets
 from lwap.ui.frame import escape
 from lwap.ui.state import ASSETS, sample_pairs
 from lwap.ui.work import FAILED, Registry, Work
@@ -90,10 +76,10 @@ def data_box() -> tuple[Source, str]:
         InputError: If there is nothing to train on yet, or it cannot be read.
     """
     folder = data_folder()
-    files = training_files(folder)
+    found = training_files(folder)
     wanted = [each for each in PUBLIC_SETS if each.kind in ("triplets", "sentences")]
     missing = [each for each in wanted if not (folder / each.files[0].path).is_file()]
-    options = [EXAMPLE_TRIPLETS, EXAMPLE_SENTENCES, UPLOAD, *files]
+    options = [EXAMPLE_TRIPLETS, EXAMPLE_SENTENCES, UPLOAD, *found]
     options += [f"{HUB}{each.name}" for each in missing]
     chosen = _menu(
         "Data",
@@ -109,7 +95,7 @@ def data_box() -> tuple[Source, str]:
     elif chosen in (EXAMPLE_TRIPLETS, EXAMPLE_SENTENCES):
         source = _example(chosen)
     else:
-        source = _read(str(folder / chosen), _stamp(folder / chosen), f"$LWAP_DATA/{chosen}")
+        source = _read(str(folder / chosen), files.stamp(folder / chosen), f"$LWAP_DATA/{chosen}")
     return source, _objective(source)
 
 
@@ -122,7 +108,7 @@ _DATA_HELP = (
 def _example(chosen: str) -> Source:
     name = "triplets.csv" if chosen == EXAMPLE_TRIPLETS else "sentences.csv"
     file = ASSETS / name
-    return _read(str(file), _stamp(file), f"assets/{name}", f"the example {file.stem}")
+    return _read(str(file), files.stamp(file), f"assets/{name}", f"the example {file.stem}")
 
 
 def _objective(source: Source) -> str:
@@ -133,18 +119,13 @@ def _objective(source: Source) -> str:
             "sentence and itself under another dropout mask."
         )
         return objective_of(False)
-    return st.segmented_control(
+    return widgets.row(
         "Objective",
         list(OBJECTIVES),
+        "train_objective",
         default=DEFAULT_OBJECTIVE,
         format_func=lambda name: OBJECTIVES[name].label,
-        key="train_objective",
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        help="Supervised: a sentence and one that means the same, against all others of the batch. "
-        "Unsupervised: the same rows as single sentences, each against itself under another "
-        "dropout mask.",
+        help=" ".join(f"{each.label}: {each.explanation}" for each in OBJECTIVES.values()),
     )
 
 
@@ -171,7 +152,7 @@ def read_any(content: str | Path | bytes, name: str | None = None) -> Any:
     Raises:
         InputError: If it holds neither; the message is about what its ending promises.
     """
-    title = name or os.fspath(content)
+    title: Any = name or os.fspath(content)  # bytes come with their name
     if Path(title).suffix.lower() in ("", ".txt"):
         return read_sentences(content, name)
     try:
@@ -202,7 +183,7 @@ def dev_box(objective: str) -> Source | None:
         options,
         "train_dev",
         help="Scored pairs that are like what the model is for. The step with the highest Spearman "
-        "on them is kept; so that score flatters, and another set must judge.",
+        "on them is kept, so that score is optimistic: judge the model on another set.",
     )
     if chosen == HELD_OUT:
         st.caption("Without scores: how often the right sentence comes first among all others.")
@@ -217,10 +198,12 @@ def dev_box(objective: str) -> Source | None:
     if chosen == EXAMPLE_PAIRS:
         st.caption("120 pairs are a coarse measure: their interval is several points wide.")
         file = ASSETS / "pairs.csv"
-        return _read(str(file), _stamp(file), "assets/pairs.csv", EXAMPLE_PAIRS_TITLE, is_dev=True)
+        return _read(
+            str(file), files.stamp(file), "assets/pairs.csv", EXAMPLE_PAIRS_TITLE, is_dev=True
+        )
     file = task_file(sts_task(_STSB_KEY), folder)
     shown = f"$LWAP_DATA/{file.relative_to(folder).as_posix()}"
-    return _read(str(file), _stamp(file), shown, STSB, is_dev=True)
+    return _read(str(file), files.stamp(file), shown, STSB, is_dev=True)
 
 
 def _read_scored(content: bytes, name: str) -> pd.DataFrame:
@@ -235,12 +218,9 @@ def evaluation_sets() -> dict[str, list[str]]:
     Not to be changed. A set that cannot be read is left out; the Evaluate page says why.
     """
     folder = data_folder()
-    files = {
-        key: task_file(sts_task(key), folder)
-        for key in available_tasks(folder)
-        if sts_task(key).is_test
-    }
-    return _evaluation_sets(str(folder), tuple((key, _stamp(file)) for key, file in files.items()))
+    keys = [key for key in available_tasks(folder) if sts_task(key).is_test]
+    stamps = files.task_stamps(*keys)
+    return _evaluation_sets(str(folder), tuple(zip(keys, stamps, strict=True)))
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
@@ -258,17 +238,7 @@ def _evaluation_sets(folder: str, files: tuple) -> dict[str, list[str]]:
 def _menu(label: str, options: list[str], key: str, **more: Any) -> str:
     if st.session_state.get(key, options[0]) not in options:
         del st.session_state[key]  # a file that is gone, or does not go with the objective
-    return st.selectbox(
-        label, options, key=key, bind="query-params", persist_state="session", **more
-    )
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        found = file.stat()
-    except OSError as error:
-        raise InputError(f"'{file.name}' cannot be read: {error.strerror}.") from error
-    return found.st_mtime_ns, found.st_size
+    return st.selectbox(label, options, key=key, **links.BOUND, **more)
 
 
 # Not cache_data, which would copy half a million rows on every run of the script.
@@ -282,23 +252,14 @@ def _read(
 
 
 def _uploaded(key: str, read: Callable[[bytes, str], Any], label: str, help_text: str) -> Source:
-    uploaded = st.file_uploader(label, help=help_text, key=key, max_upload_size=MAX_MEGABYTES)
-    kept, known = f"{key}_source", f"{key}_id"
-    if uploaded is not None and st.session_state.get(known) != uploaded.file_id:
-        # Kept apart from the widget: that one forgets its file when the page changes.
-        st.session_state.pop(kept, None)
-        content = uploaded.getvalue()
-        st.session_state[kept] = Source(
-            uploaded.name,
-            shlex.quote(uploaded.name),
-            hashlib.sha256(content).hexdigest(),
-            read(content, uploaded.name),
-        )
-        st.session_state[known] = uploaded.file_id
-    found = st.session_state.get(kept)
+    def read_source(content: bytes, name: str) -> Source:
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Source(name, shlex.quote(name), sha256, read(content, name))
+
+    found, is_in_box = files.kept_upload(label, key, read_source, help=help_text)
     if found is None:
         raise InputError(f"There is no file yet. Upload one ({help_text.rstrip('.')}).")
-    if uploaded is None:
+    if not is_in_box:
         st.caption(f"{escape(found.title)}, {len(found.content):,} rows")
     return found
 
@@ -342,7 +303,9 @@ def _from_hub(chosen: PublicSet, folder: Path) -> Source:
         st.rerun()
     if found is not None and found.state == FAILED:
         raise InputError(found.error)
-    raise InputError(f"'{chosen.name}' is not on this machine yet. Download it, or choose other.")
+    raise InputError(
+        f"'{chosen.name}' is not on this machine yet. Download it, or choose other data."
+    )
 
 
 @st.fragment(run_every=1.0)

@@ -6,20 +6,22 @@ that ask for the same map get one fit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
+from lwap.datasets.readers import SentenceTable
+from lwap.encoding.diskcache import DiskCache
+from lwap.projection import space as projection
+from lwap.projection.maps import principal
+from lwap.projection.process import UmapProcess
+from lwap.projection.quality import Quality
 from lwap.ui import cache
 from lwap.ui.work import Registry, Work
-
-if TYPE_CHECKING:
-    from lwap.datasets.readers import SentenceTable
-    from lwap.projection.quality import Quality
-    from lwap.projection.space import Maps, Space
 
 KEPT = 12  # of each kind
 KEPT_SPACES = 3  # pairs of spaces: up to 300 MB each for 100,000 sentences
@@ -41,6 +43,14 @@ class Request:
     strategies: tuple[str, str]
     data: str
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the spaces are called: their strategies, with the model where there are two."""
+        if self.models[0] == self.models[1]:
+            return self.strategies
+        first, second = map(" · ".join, zip(self.models, self.strategies, strict=True))
+        return first, second
+
 
 @dataclass(frozen=True)
 class MapRequest:
@@ -55,18 +65,14 @@ class MapRequest:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of UMAP."""
-        return {
-            "n_neighbors": self.n_neighbors,
-            "min_dist": self.min_dist,
-            "seed": self.seed,
-        }
+        return {"n_neighbors": self.n_neighbors, "min_dist": self.min_dist, "seed": self.seed}
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Maps of two spaces, and what each keeps."""
 
-    maps: Maps
+    maps: projection.Maps
     quality: tuple[Quality, Quality]
 
 
@@ -86,25 +92,17 @@ class Spaces(Work):
 
     request: Request
     table: SentenceTable
-    spaces: tuple[Space, Space] | None = None
+    spaces: tuple[projection.Space, projection.Space] | None = None
     pca: Drawn | None = None
     notes: tuple[str, ...] = ()
     sources: tuple[Any, ...] = ()
-    kept: dict[str, Any] = field(default_factory=dict)  # what pages derive from the spaces
 
     def compute(self, models: dict[str, Any]) -> None:
         """Encode what is missing, measure both spaces, draw their PCA maps."""
-        from lwap.checkpoints.cached import Source
-        from lwap.encoding.diskcache import DiskCache
-        from lwap.projection.space import measure_spaces
-
-        disk, stores = DiskCache(), {}
-        known: dict[str, Source] = {}
-        for name in self.request.models:
-            if name not in known:
-                known[name] = Source(name, cache=disk, load=models.__getitem__, stores=stores)
-        self.sources = tuple(known[name] for name in self.request.models)
-        spaces = measure_spaces(
+        self.sources = tuple(models[name] for name in self.request.models)
+        disk = self.sources[0].cache
+        disk.begin()
+        spaces = projection.measure_spaces(
             self.sources,
             self.request.strategies,
             self.table.sentences,
@@ -114,8 +112,13 @@ class Spaces(Work):
         )
         self.check()
         self.pca = _draw(spaces, "pca")
-        self.spaces = tuple(spaces)
+        self.spaces = spaces[0], spaces[1]
         self.notes = tuple(disk.notes)
+
+    @functools.cached_property
+    def neighbours_kept(self) -> np.ndarray:
+        """The share of each sentence's nearest neighbours that both spaces have, (N,)."""
+        return projection.neighbours_kept(*self.spaces)
 
 
 @dataclass(eq=False)
@@ -159,8 +162,6 @@ def _maps() -> Registry[Lookup]:
 @st.cache_resource(show_spinner=False)
 def umap_process():
     """Return the process that draws all UMAP maps of this server, not yet started."""
-    from lwap.projection.process import UmapProcess
-
     return UmapProcess()
 
 
@@ -170,7 +171,7 @@ def spaces(request: Request, table: SentenceTable) -> Spaces:
     Raises:
         LwapError: If a model cannot be loaded.
     """
-    models = {name: cache.model(name) for name in request.models}
+    models = {name: cache.cached(name) for name in request.models}
     return _spaces().start(request, lambda: Spaces(request, table), models)
 
 
@@ -183,8 +184,6 @@ def umap(request: MapRequest, found: Spaces) -> Lookup:
     """Return the work on the UMAP maps of two spaces; its result is a `Drawn`."""
 
     def run(work: Lookup) -> Drawn:
-        from lwap.encoding.diskcache import DiskCache
-
         disk = DiskCache()
         drawn = _draw(
             found.spaces,
@@ -206,21 +205,17 @@ def find_umap(request: MapRequest) -> Lookup | None:
     return _maps().find(request)
 
 
-def seeds(request: MapRequest, found: Spaces, maps: Maps) -> Lookup:
+def seeds(request: MapRequest, found: Spaces, maps: projection.Maps) -> Lookup:
     """Return the work on the stability of both maps over seeds; its result is two `Stability`."""
 
     def run(work: Lookup) -> tuple:
-        from lwap.encoding.diskcache import DiskCache
-        from lwap.projection.maps import principal
-        from lwap.projection.space import STABILITY_SEEDS, stability
-
         settings = request.settings
         settings.pop("seed")
         start = principal(found.spaces[0].unit).coordinates
-        progress = _steps(work, 2 * STABILITY_SEEDS)
+        progress = _steps(work, 2 * projection.STABILITY_SEEDS)
         # The second map is turned onto the first; its own start is the same.
         return tuple(
-            stability(
+            projection.stability(
                 space,
                 coordinates,
                 seed=request.seed,
@@ -240,9 +235,7 @@ def course(found: Spaces, place: int, strategies: Sequence[str]) -> Lookup:
     """Return the work on the layer-by-layer measures of one space's model; a table."""
 
     def run(work: Lookup):
-        from lwap.projection.space import layer_course
-
-        return layer_course(
+        return projection.layer_course(
             found.sources[place],
             strategies,
             found.table.sentences,
@@ -260,9 +253,6 @@ def walk(
     """Return the work on the maps of several strategies of one space's model, (F, N, 2)."""
 
     def run(work: Lookup) -> np.ndarray:
-        from lwap.encoding.diskcache import DiskCache
-        from lwap.projection.space import layer_walk
-
         texts = [found.table.sentences[row] for row in rows]
         options: dict[str, Any] = {}
         if request.method == "umap":
@@ -271,7 +261,9 @@ def walk(
                 "process": umap_process(),
                 "progress": _steps(work, len(strategies)),
             }
-        return layer_walk(found.sources[place], strategies, texts, request.method, **options)
+        return projection.layer_walk(
+            found.sources[place], strategies, texts, request.method, **options
+        )
 
     key = ("walk", request, place, tuple(strategies), len(rows))
     return _look_up(_maps() if request.method == "umap" else _lookups(), key, run)
@@ -302,9 +294,10 @@ def clusters(found: Spaces, kind: str, count: int) -> Lookup:
     return _look_up(_lookups(), key, run)
 
 
-def forget(work: Lookup) -> None:
+def forget(work: Work) -> None:
     """Drop what failed or was stopped, so that the next look starts it anew."""
-    for registry in (_lookups(), _maps()):
+    registries: tuple[Registry[Any], ...] = (_spaces(), _lookups(), _maps())
+    for registry in registries:
         registry.forget(work)
 
 
@@ -333,12 +326,10 @@ def _steps(work: Lookup, fits: int) -> Callable[[int, int], None]:
     return advance
 
 
-def _draw(spaces: Sequence[Space], method: str, **options: Any) -> Drawn:
-    from lwap.projection.space import draw_maps, map_quality
-
+def _draw(spaces: Sequence[projection.Space], method: str, **options: Any) -> Drawn:
     first, second = spaces
-    maps = draw_maps(first, second, method, **options)
+    maps = projection.draw_maps(first, second, method, **options)
     is_same = first is second
-    before = map_quality(first, maps.first)
-    after = before if is_same else map_quality(second, maps.second)
+    before = projection.map_quality(first, maps.first)
+    after = before if is_same else projection.map_quality(second, maps.second)
     return Drawn(maps, (before, after))

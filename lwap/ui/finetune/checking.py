@@ -1,4 +1,4 @@
-"""Checks of training data and estimates of runs, in threads: pages look at what there is so far."""
+"""The check of a run before it starts: computed in a thread, drawn as a card as far as it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import streamlit as st
 from lwap.checkpoints.manifest import Contents, find_checkpoint, runs_folder, starting_checkpoint
 from lwap.encoding.sources import HUB_IGNORED, HUB_PATTERNS, bundled_folder, is_bundled_name
 from lwap.errors import LwapError
+from lwap.ui.finetune.known import duration
+from lwap.ui.frame import escape
 from lwap.ui.work import Registry, Work
 
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from lwap.training.check import DataCheck
     from lwap.training.config import TrainConfig
     from lwap.training.estimate import Estimate
-    from lwap.ui.training_data import Source
+    from lwap.ui.finetune.training_data import Source
 
 KEPT = 6  # checks in memory
+FETCH = "train_fetch"  # the encoder that is to be fetched from the hub
+_SHOWN_NOTES = 3  # rows that are named for each reason
 READING, LOADING, COUNTING, TIMING = (
     "Reading the rows",
     "Loading the encoder",
@@ -205,3 +209,127 @@ def _encoder(name: str, changed: int) -> SentenceTransformer:
 
     identify_encoder(name)
     return load(name)
+
+
+# --- the card ------------------------------------------------------------------------------------
+
+
+def card(found: Check) -> None:
+    """Draw what is known of the data and of the run."""
+    with st.container(border=True, key="train_check"):
+        if found.is_active:
+            _follow(found)
+        else:
+            _draw(found)
+
+
+@st.fragment(run_every=0.5)
+def _follow(found: Check) -> None:
+    if not found.is_active:
+        st.rerun()
+    _draw(found)
+
+
+def _draw(found: Check) -> None:
+    result = found.result
+    if result is None:
+        if found.is_active:
+            st.caption(f"**Check.** {found.stage} …")
+        return
+    rows, lengths, course, machine = st.columns(4)
+    rows.markdown(_rows_words(result))
+    lengths.markdown(_lengths_words(result, found))
+    if result.lengths:
+        with lengths:
+            _histogram(result)
+    course.markdown(_course_words(result))
+    machine.markdown(_machine_words(found))
+    if dropped := _dropped_words(result):
+        st.caption(dropped)
+    for warning in result.warnings:
+        st.warning(escape(warning), icon=":material/info:")
+    if not found.request.is_asked and not result.problems:
+        encoder = found.request.config.encoder
+        left, right = st.columns([4, 1], vertical_alignment="center")
+        left.caption(
+            f"'{escape(encoder)}' is not on this machine; the run fetches it from the hub. "
+            "Lengths, time and memory are known once it is here."
+        )
+        if right.button("Fetch it now", key="train_fetch_now"):
+            st.session_state[FETCH] = encoder
+            st.rerun()
+
+
+def _rows_words(result: DataCheck) -> str:
+    lines = [f"**{result.rows:,} {result.unit}** to train on"]
+    if result.rows_held_out:
+        lines.append(f"{result.rows_held_out:,} held out")
+    lost = result.rows_read - result.rows_kept
+    lines.append(f"{lost:,} of {result.rows_read:,} left out")
+    sets = ", ".join(escape(leak.name) for leak in result.leaks)
+    lines.append(f"Leaks into: {sets}" if sets else "No leaks into evaluation sets")
+    return "  \n".join(lines)
+
+
+def _dropped_words(result: DataCheck) -> str:
+    parts = [
+        f"**{escape(each.reason)}: {each.count:,}.** {escape(' '.join(each.notes[:_SHOWN_NOTES]))}"
+        for each in result.dropped
+    ]
+    return "Left out. " + " ".join(parts) if parts else ""
+
+
+def _lengths_words(result: DataCheck, found: Check) -> str:
+    lengths = result.lengths
+    if lengths is None:
+        wait = f"{found.stage} …" if found.is_active else "not known yet"
+        return f"**Tokens a sentence**  \n{wait}"
+    limit = f"limit {lengths.limit:,}" if lengths.limit else "no limit"
+    cut = f", {lengths.truncated:,} cut" if lengths.truncated else ""
+    return (
+        f"**{lengths.median:.0f} tokens** a sentence  \n"
+        f"95 % up to {lengths.high:.0f}, longest {lengths.most:,}  \n{limit}{cut}"
+    )
+
+
+def _histogram(result: DataCheck) -> None:
+    """Draw how many sentences have how many tokens, as small bars in the text's own colour."""
+    counts = result.lengths.counts
+    high = max(counts)
+    bars = "".join(
+        f'<i style="height:{max(1, round(22 * count / high)) if count else 0}px"></i>'
+        for count in counts
+    )
+    st.html(
+        "<style>.lengths{display:flex;align-items:flex-end;gap:1px;height:22px;opacity:.55}"
+        ".lengths i{flex:1;max-width:9px;background:currentColor}</style>"
+        f'<div class="lengths" role="img" aria-label="Sentences by tokens, from '
+        f'{result.lengths.least} to {result.lengths.most}">{bars}</div>'
+    )
+
+
+def _course_words(result: DataCheck) -> str:
+    lines = [f"**{result.steps:,} steps**", f"{result.steps_an_epoch:,} an epoch"]
+    false = result.false_negatives
+    if false is not None:
+        lines.append(f"{100 * false.share:.2f} % false negatives")
+    return "  \n".join(lines)
+
+
+def _machine_words(found: Check) -> str:
+    estimate = found.estimate
+    if estimate is None:
+        wait = f"{found.stage} …" if found.is_active else "not known yet"
+        return f"**On this machine**  \n{wait}"
+    lines = [f"**About {duration(estimate.total_seconds)}** on this machine"]
+    lines += [
+        f"{_gigabytes(each.total)} of {_gigabytes(each.free)} free memory"
+        + ("" if each.device == "cpu" else f" on {each.device}")
+        for each in estimate.memory
+    ]
+    lines.append(f"{_gigabytes(estimate.disk)} on disk")
+    return "  \n".join(lines)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,1 @@
+"""The Evaluate page: which strategy, layer or model is better on labelled pairs."""

@@ -1,0 +1,1 @@
+"""The Fine-tune page: a run is planned, watched, compared with others."""

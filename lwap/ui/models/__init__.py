@@ -1,0 +1,1 @@
+"""The Models page: all checkpoints, and what can be done with one."""

@@ -1,0 +1,1 @@
+"""The Space page: two spaces of the same sentences, side by side."""
