@@ -4,26 +4,41 @@ A tiny encoder has an initialiser ten times as wide as usual, so that its states
 a mix-up of layers, tokens or sentences to show.
 """
 
+# ruff: noqa: E402  (the collector and the environment come first)
+
+import gc
 import os
+
+gc.disable()  # until all is imported: a sixth of that time went into looking for garbage
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; tiny encoders lose by threads
 
+import copy
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoConfig, AutoModel, BertTokenizer
 
 import lwap
 from lwap import cli
 from lwap.encoding.bank import LayerBank
+from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling
+from lwap.training import TrainConfig
+from tests.made_up_umap import MadeUpUmap
+
+gc.enable()
+gc.freeze()  # torch and transformers are never garbage; a full collection of them takes 0.3 s
 
 ROOT = Path(__file__).resolve().parents[1]
 DIMENSION, LAYERS, TOKENS = 32, 3, 64  # of tiny encoders: D, L, longest input
@@ -60,6 +75,17 @@ def own_folders(tmp_path_factory):
         patch.setenv("LWAP_CACHE", str(folder / "cache"))
         patch.setenv("LWAP_RUNS", str(folder / "runs"))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """Take what is there out of garbage collection.
+
+    The trainer and Streamlit collect at each run; over all that torch and transformers keep, that
+    takes 0.3 s each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +181,12 @@ def tiny_model(tiny_encoder_folder) -> SentenceTransformer:
     return lwap.load(str(tiny_encoder_folder), device="cpu")
 
 
+@pytest.fixture
+def model(tiny_model) -> SentenceTransformer:
+    """A copy of the tiny model, to change."""
+    return copy.deepcopy(tiny_model)
+
+
 @pytest.fixture(scope="session")
 def tiny_lwap_model(tiny_encoder_folder) -> SentenceTransformer:
     """The tiny BERT with a random attention over its layers, in eval mode. Do not change it."""
@@ -209,6 +241,85 @@ def make_bank() -> Callable[..., LayerBank]:
 def bundled_model() -> SentenceTransformer:
     """The bundled encoder, all-MiniLM-L6-v2. Do not change it: deep-copy it."""
     return lwap.load(device="cpu")
+
+
+@pytest.fixture
+def encoded() -> Iterator[Counter]:
+    """How often encoders have read each sentence, known by its tokens: compare with `read_as`."""
+    counts: Counter = Counter()
+
+    def read(module, inputs) -> None:
+        if isinstance(module, LayerwiseTransformer):
+            tokens = inputs[0]["input_ids"]
+            # Without padding there is no mask.
+            is_real = inputs[0].get("attention_mask", torch.ones_like(tokens)).bool()
+            counts.update(tuple(t[real].tolist()) for t, real in zip(tokens, is_real, strict=True))
+
+    hook = register_module_forward_pre_hook(read)
+    yield counts
+    hook.remove()
+
+
+@pytest.fixture(scope="session")
+def read_as(tiny_model) -> Callable[[Iterable[str]], Counter]:
+    """Return a function that counts sentences by the tokens that a tiny encoder reads of them."""
+
+    def read(texts: Iterable[str]) -> Counter:
+        tokens = (tiny_model.tokenizer(text, truncation=True)["input_ids"] for text in texts)
+        return Counter(map(tuple, tokens))
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def made_up_umap(tmp_path_factory) -> Iterator[MadeUpUmap]:
+    """What a process that is started from now on imports as umap."""
+    found = MadeUpUmap(tmp_path_factory.mktemp("umap"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(found.folder))
+        patch.setenv("MADE_UP_UMAP", str(found.folder))
+        yield found
+
+
+@pytest.fixture
+def umap(made_up_umap) -> MadeUpUmap:
+    """The made-up umap, with nothing planned and nothing done."""
+    made_up_umap.clear()
+    return made_up_umap
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def dev_pairs() -> pd.DataFrame:
+    """40 scored pairs of all subsets of assets/pairs.csv."""
+    pairs = pd.read_csv(ROOT / "assets/pairs.csv")
+    return pairs[["sentence1", "sentence2", "score"]].iloc[::3].reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def triplets() -> pd.DataFrame:
+    """60 triplets of 180 sentences."""
+    return pd.read_csv(ROOT / "assets/triplets.csv", nrows=60)
+
+
+@pytest.fixture(scope="session")
+def settings(tiny_encoder_folder) -> Callable[..., TrainConfig]:
+    """Return a function that gives a small run on the tiny encoder; 3 steps an epoch."""
+
+    def make(**changes) -> TrainConfig:
+        small = {
+            "encoder": str(tiny_encoder_folder),
+            "epochs": 2,
+            "batch_size": 20,
+            "learning_rate": 5e-3,
+            "eval_steps": 2,
+            "precision": "fp32",
+        }
+        return TrainConfig(**(small | changes))
+
+    return make
 
 
 # --- commands -----------------------------------------------------------------------------------

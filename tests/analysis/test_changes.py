@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,22 +18,22 @@ import lwap
 from lwap import cli, jobs
 from lwap.analysis import changes
 from lwap.analysis.changes import untouched, what_changed
+from lwap.checkpoints.cached import CachedModel
 from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import read_info
-from lwap.encoding import store
 from lwap.encoding.diskcache import DiskCache
 from lwap.errors import ConfigError, InputError, LwapError, ModelError, StrategyError
 from lwap.evaluation.sts import spearman_difference
 from lwap.jobs.worker import Worker
 from lwap.pooling.strategies import own_vectors
-from lwap.training import TrainConfig, train
+from lwap.training import train
 from lwap.training.save import save_result
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "head": {"pooling": "lwap"},
     "mix": {"pooling": "scalar_mix"},
-    "lora": {"mode": "lora", "residual": "last_mean", "eval_steps": 1},
+    "lora": {"mode": "lora", "residual": "last_mean"},
     "cls": {"mode": "full", "pooling": "cls"},
     "mean": {"mode": "full", "pooling": "mean"},
 }
@@ -51,30 +52,18 @@ def texts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def triplets() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "assets/triplets.csv").head(40)
-
-
-@pytest.fixture(scope="module")
 def shelf(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("changes")
 
 
 @pytest.fixture(scope="module")
-def trained(shelf, tiny_encoder_folder, triplets, pairs):
+def trained(shelf, settings, triplets, pairs):
     """Return a function that gives the folder of a checkpoint of a kind, trained once."""
     made = {}
 
     def make(kind: str) -> str:
         if kind not in made:
-            config = TrainConfig(
-                encoder=str(tiny_encoder_folder),
-                epochs=3,
-                batch_size=10,
-                learning_rate=5e-3,
-                precision="fp32",
-                **KINDS[kind],
-            )
+            config = settings(eval_steps=1, **KINDS[kind])
             result = train(config, triplets, pairs, dev_name="the dev set")
             folder = shelf / kind
             save_result(
@@ -202,29 +191,22 @@ def test_ranks_and_percentiles_of_pairs(kind, change, trained, pairs):
 
 @pytest.mark.parametrize(("kind", "times"), [("head", 1), ("mix", 1), ("lora", 2), ("mean", 2)])
 def test_each_sentence_is_encoded_once_an_encoder(
-    kind, times, trained, pairs, texts, tmp_path, monkeypatch
+    kind, times, trained, pairs, texts, tmp_path, encoded, read_as, monkeypatch
 ):
-    encoded, steps = [], []
-    original = store.encode_layers
-
-    def spy(model, some, **options):
-        encoded.extend(some)
-        return original(model, some, **options)
-
-    monkeypatch.setattr(store, "encode_layers", spy)
+    folder, steps = trained(kind), []
+    encoded.clear()
     monkeypatch.setattr(changes, "CHUNK", 30)  # the parts of both sides alternate
     cache = DiskCache(tmp_path)
-    folder = trained(kind)
     found = what_changed(
         folder, pairs, texts, cache=cache, progress=lambda *step: steps.append(step)
     )
     every = {*pairs.sentence1, *pairs.sentence2, *texts}
-    assert sorted(encoded) == sorted([*every] * times)
+    assert encoded == read_as([*every] * times)
     assert steps[-1] == (times * len(every),) * 2
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     encoded.clear()
     again = what_changed(folder, pairs, texts, cache=cache)
-    assert encoded == []
+    assert not encoded
     assert again.to_dict() == found.to_dict() == what_changed(folder, pairs, texts).to_dict()
 
 
@@ -271,13 +253,10 @@ def test_pairs_and_sentences_that_changed_most_come_first(change):
 
 
 def test_weights_before_are_those_of_the_run(
-    tmp_path, monkeypatch, tiny_encoder_folder, triplets, pairs, texts
+    tmp_path, monkeypatch, settings, triplets, pairs, texts
 ):
     monkeypatch.setenv("LWAP_RUNS", str(tmp_path))
-    config = TrainConfig(
-        encoder=str(tiny_encoder_folder), batch_size=10, epochs=1, precision="fp32"
-    )
-    run = jobs.create(config, triplets, pairs, name="mine", dev_name="pairs")
+    run = jobs.create(settings(), triplets, pairs, name="mine", dev_name="pairs")
     Worker(run, tell=str).work()
     found = what_changed("mine", pairs, texts)
     looks = jobs.Followed(run).read().looks
@@ -396,7 +375,7 @@ def test_a_collapsed_model_is_told(trained, pairs, texts):
             with torch.no_grad():
                 model[1].dense.weight.zero_()
                 model[1].dense.bias.fill_(1)
-        return model
+        return CachedModel(model, name=name)
 
     folder = trained("head")
     with pytest.raises(InputError, match="gives every sentence the same vector"):
@@ -440,11 +419,11 @@ def test_an_encoder_of_the_hub_is_the_one_of_its_revision(
 ):
     asked = []
 
-    def resolve(name, revision):
+    def fetch(name, revision, **options):
         asked.append((name, revision))
-        return tiny_encoder_folder
+        return str(tiny_encoder_folder)
 
-    monkeypatch.setattr(changes, "resolve_encoder", resolve)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     encoder = json.loads((Path(trained("head")) / "lwap.json").read_text("utf-8"))["encoder"]
     folder = copy_of(
         trained("head"), tmp_path, encoder=encoder | {"id": "some/one", "revision": "abc"}
@@ -457,9 +436,9 @@ def test_an_encoder_of_the_hub_is_the_one_of_its_revision(
 
 
 @pytest.mark.parametrize("name", ["lwap-minilm", "lwap-minilm-residual"])
-def test_a_shipped_one_is_compared_with_the_bundled_encoder(bundled_model, texts, name):
-    table = pd.read_csv(ROOT / "assets/pairs.csv")
-    found = lwap.what_changed(name, table, texts)
+def test_a_shipped_one_is_compared_with_the_bundled_encoder(bundled_model, pairs, texts, name):
+    table = pairs[::3]
+    found = lwap.what_changed(name, table, texts[:8])
     assert untouched(name) == found.before.model == "all-MiniLM-L6-v2"
     first, second = (bundled_model.encode(table[c].tolist()) for c in ("sentence1", "sentence2"))
     cosines = (unit(first) * unit(second)).sum(axis=1)

@@ -57,16 +57,17 @@ def test_compare_equals_one_pair_at_a_time(tiny_lwap_model, pairs):
     assert np.abs((table.loc[7, NAMES] - table.loc[1, NAMES]).astype(float)).max() <= 1e-6
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 4, 8, 9, 10])
-def test_chunks_change_nothing_and_report_progress(tiny_lwap_model, pairs, monkeypatch, chunk):
-    whole = compare(tiny_lwap_model, pairs, NAMES)
-    monkeypatch.setattr(comparison, "CHUNK_PAIRS", chunk)
-    calls = []
-    parts = compare(
-        tiny_lwap_model, pairs, NAMES, progress=lambda done, total: calls.append((done, total))
+def test_more_pairs_than_are_in_memory_at_once_change_nothing(tiny_lwap_model, pairs):
+    few, calls = compare(tiny_lwap_model, pairs, NAMES)[NAMES].to_numpy(), []
+    many = compare(
+        tiny_lwap_model,
+        pairs * 300,
+        NAMES,
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert np.abs(parts[NAMES].to_numpy() - whole[NAMES].to_numpy()).max() <= 1e-5
-    assert calls == [(min(end, 9), 9) for end in range(chunk, 9 + chunk, chunk)]
+    assert np.abs(many[NAMES].to_numpy() - np.tile(few, (300, 1))).max() <= 1e-5
+    assert [total for _, total in calls] == [12] * len(calls)  # sentences, each once
+    assert calls == sorted(calls) and calls[-1] == (12, 12)
 
 
 def test_by_default_every_strategy_but_single_layers(tiny_lwap_model, pairs):
@@ -115,7 +116,7 @@ def test_whitened_strategies(make_encoder, sentences):
             expected = a @ b / np.sqrt((a @ a) * (b @ b))
             assert table[f"{name}+whiten"][place] == pytest.approx(expected, abs=1e-4)
     assert np.abs(found.cosines - table[names].to_numpy()).max() <= 1e-5
-    with pytest.raises(StrategyError, match=r"'max\+whiten' needs a whitening"):
+    with pytest.raises(StrategyError, match=r"'max\+whiten' needs a corpus to fit the"):
         compare(model, pairs, ["max+whiten"], whitening=whitening)
 
 
@@ -188,12 +189,13 @@ def test_disagreement_is_the_range_of_the_percentiles(tiny_lwap_model, pairs):
     assert max(expected) > 0
 
 
-def test_the_seed_draws_the_random_pairs(tiny_lwap_model, pairs, monkeypatch):
-    monkeypatch.setattr(comparison, "RANDOM_PAIRS", 30)
+def test_the_seed_draws_the_random_pairs(tiny_model):
+    words = [f"{first} {second}" for first in "abcdefghij" for second in "klmnopqr"]
+    pairs = list(zip(words[::2], words[1::2], strict=True))  # 3,120 other pairs
     first, again, other = (
-        compare_pairs(tiny_lwap_model, pairs, ["mean"], seed=seed) for seed in (1, 1, 2)
+        compare_pairs(tiny_model, pairs, ["mean"], seed=seed) for seed in (1, 1, 2)
     )
-    assert first.random_pairs == other.random_pairs == 30
+    assert first.random_pairs == other.random_pairs == 2000
     assert np.array_equal(first.percentiles, again.percentiles)
     assert not np.array_equal(first.percentiles, other.percentiles)
     assert np.array_equal(first.cosines, other.cosines)
@@ -296,14 +298,17 @@ def test_refuses_pairs_and_names_the_place(tiny_model, run, pairs, message):
         run(tiny_model, pairs)
 
 
-@pytest.mark.parametrize("run", [compare, compare_pairs])
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("run", "name", "message"),
     [
-        ("median", "There is no pooling strategy 'median'"),
-        ("lwap", "'lwap' needs trained weights"),
-        ("layer_mean:4", "'layer_mean:4' asks for state 4"),
-        ("mean+whiten", r"'mean\+whiten' needs a whitening"),
+        (compare, "median", "has no strategy 'median'. It has cls, mean"),
+        (compare, "lwap", "has no strategy 'lwap'"),
+        (compare, "layer_mean:4", "has no strategy 'layer_mean:4'"),
+        (compare, "mean+whiten", r"'mean\+whiten' needs a corpus"),
+        (compare_pairs, "median", "There is no pooling strategy 'median'"),
+        (compare_pairs, "lwap", "'lwap' needs trained weights"),
+        (compare_pairs, "layer_mean:4", "'layer_mean:4' asks for state 4"),
+        (compare_pairs, "mean+whiten", r"'mean\+whiten' needs a whitening"),
     ],
 )
 def test_refuses_a_strategy(tiny_model, pairs, run, name, message):

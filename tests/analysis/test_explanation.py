@@ -11,7 +11,6 @@ import lwap
 from lwap.analysis.explanation import explain, layer_similarity, state_similarity
 from lwap.encoding.bank import LayerBank, encode_layers
 from lwap.errors import InputError, StrategyError
-from lwap.pooling import strategies as strategy_module
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling
 from lwap.pooling.scalar_mix import ScalarMix
 from lwap.pooling.trained import layer_weights
@@ -116,35 +115,34 @@ def test_pair_knockout_is_the_change_of_the_cosine(make_bank):
 
 
 @pytest.mark.parametrize("head", [random_head(), random_head(query="last"), random_mix()])
-def test_chunks_change_nothing(head, make_bank, monkeypatch):
-    bank = make_bank(7, heads={head.strategy: head})
-    whole = explain(None, bank)
-    monkeypatch.setattr(strategy_module, "HEAD_ROWS", 3)
-    parts = explain(None, bank)
+def test_more_sentences_than_a_head_takes_at_once_change_nothing(head, make_bank):
+    bank = make_bank(4100, heads={head.strategy: head})
+    whole, last = explain(None, bank), explain(None, bank.select(range(4090, 4100)))
     for name in ("attention", "weights", "knockout", "embeddings", "knockout_embeddings"):
-        assert np.abs(getattr(parts, name) - getattr(whole, name)).max() <= 1e-6
+        assert np.abs(getattr(last, name) - getattr(whole, name)[4090:]).max() <= 1e-6
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("head", [random_head(), random_head(query="last"), random_mix()])
-def test_layer_weights_are_those_of_explain(head, is_causal, make_bank, monkeypatch):
-    bank = make_bank(7, is_causal=is_causal, heads={head.strategy: head})
+def test_layer_weights_are_those_of_explain(head, is_causal, make_bank):
+    bank = make_bank(4100, is_causal=is_causal, heads={head.strategy: head})
     expected = explain(None, bank).weights
-    for rows in (1000, 3):
-        monkeypatch.setattr(strategy_module, "HEAD_ROWS", rows)
-        head.train()
-        found = layer_weights(bank)
-        assert head.training
-        head.eval()
-        assert found.shape == (7, STATES)
-        assert np.abs(found - expected).max() <= 1e-6
-        assert np.abs(found.sum(axis=1) - 1).max() <= 1e-6
-    assert np.ptp(expected, axis=1).min() > 1e-3  # not even, so that a mix-up would show
+    head.train()
+    found = layer_weights(bank)
+    assert head.training
+    head.eval()
+    assert found.shape == (4100, STATES)
+    assert np.abs(found - expected).max() <= 1e-6
+    assert np.abs(found.sum(axis=1) - 1).max() <= 1e-6
+    assert np.median(np.ptp(expected, axis=1)) > 1e-3  # not even, so that a mix-up would show
 
 
-def test_layer_weights_need_no_knock_out(make_bank, monkeypatch):
-    head = random_head()
-    monkeypatch.setattr(head, "knock_out", lambda *args: pytest.fail("it takes S times as long"))
+def test_layer_weights_need_no_knock_out(make_bank):
+    class Head(LayerwiseAttentionPooling):
+        def knock_out(self, *args):
+            pytest.fail("it takes S times as long")
+
+    head = Head(DIMENSION, STATES).eval()
     assert layer_weights(make_bank(3, heads={"lwap": head})).shape == (3, STATES)
 
 

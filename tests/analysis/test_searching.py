@@ -7,7 +7,6 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import lwap
-from lwap.analysis import searching
 from lwap.analysis.explanation import explain
 from lwap.analysis.searching import Collection, search
 from lwap.encoding.bank import encode_layers
@@ -40,19 +39,6 @@ def collection_texts(sentences) -> list[str]:
 @pytest.fixture(scope="session")
 def found(tiny_lwap_model, collection_texts):
     return search(tiny_lwap_model, collection_texts, QUERY, NAMES, k=6)
-
-
-@pytest.fixture
-def encoded(monkeypatch) -> list[list[str]]:
-    """What is encoded: the sentences of each call."""
-    calls = []
-
-    def spy(model, texts, **options):
-        calls.append(list(texts))
-        return encode_layers(model, texts, **options)
-
-    monkeypatch.setattr(searching, "encode_layers", spy)
-    return calls
 
 
 # --- the lists ----------------------------------------------------------------------------------
@@ -166,10 +152,11 @@ def test_pairs_are_the_query_with_each_sentence_found(found, tiny_lwap_model):
     assert np.isnan(pairs.percentiles).all() and pairs.random_pairs == 0
 
 
-def test_the_bank_of_the_pairs_explains_without_encoding(found, tiny_lwap_model, monkeypatch):
+def test_the_bank_of_the_pairs_explains_without_encoding(found, tiny_lwap_model, encoded):
     wanted = explain(tiny_lwap_model, [QUERY, found.sentences[found.found[2]]])
-    monkeypatch.setattr("lwap.analysis.explanation.encode_layers", None)
+    encoded.clear()
     given = explain(tiny_lwap_model, found.pairs.bank.select(found.pairs.rows[2]))
+    assert not encoded
     assert given.texts == wanted.texts
     assert given.attention == pytest.approx(wanted.attention, abs=1e-5)
     assert given.pair_knockout(0, 1) == pytest.approx(wanted.pair_knockout(0, 1), abs=1e-5)
@@ -227,29 +214,29 @@ def test_a_causal_decoder_is_searched(make_encoder, sentences, name):
 # --- one collection, many queries ---------------------------------------------------------------
 
 
-def test_a_collection_is_encoded_once(tiny_lwap_model, collection_texts, encoded, found):
+def test_a_collection_is_encoded_once(tiny_lwap_model, collection_texts, encoded, read_as, found):
     collection = Collection.of(tiny_lwap_model, collection_texts)
-    assert encoded == [list(dict.fromkeys(collection_texts))]
+    assert encoded == read_as(set(collection_texts))
+    encoded.clear()
     for query in (QUERY, "Something else.", QUERY):
         again = collection.search(query, NAMES, k=6)
-    assert encoded[1:] == [[QUERY], ["Something else."], [QUERY]]
+    assert encoded == read_as([QUERY, "Something else."])  # and so is a query
     assert np.array_equal(again.ranks, found.ranks)
     assert np.array_equal(again.cosines, found.cosines)
 
 
-def test_a_head_runs_once_over_a_collection(tiny_lwap_model, collection_texts, monkeypatch):
+def test_a_head_runs_once_over_a_collection(tiny_lwap_model, collection_texts):
     collection = Collection.of(tiny_lwap_model, collection_texts)
     sizes = []
-
-    def spy(bank, name):
-        sizes.append((name, len(bank)))
-        return embed(bank, name)
-
-    monkeypatch.setattr(searching, "embed", spy)
-    for query in ("One.", "Two.", "Three."):
-        collection.search(query, ["lwap"])
-    assert sizes.count(("lwap", 20)) == 1
-    assert sizes.count(("lwap", 1)) == 3
+    hook = tiny_lwap_model[1].register_forward_pre_hook(
+        lambda head, inputs: sizes.append(len(inputs[0]["layer_means"]))
+    )
+    try:
+        for query in ("One.", "Two.", "Three."):
+            collection.search(query, ["lwap"])
+    finally:
+        hook.remove()
+    assert sorted(sizes) == [1, 1, 1, 20]
 
 
 def test_searching_does_not_change_the_collection(tiny_lwap_model, collection_texts):
@@ -297,7 +284,7 @@ def test_wrong_sentences_are_named(tiny_model, texts, message):
 def test_a_wrong_query_is_refused_before_anything_is_encoded(tiny_model, encoded, query, message):
     with pytest.raises(InputError, match=message):
         search(tiny_model, ["One."], query, ["mean"])
-    assert encoded == []
+    assert not encoded
 
 
 @pytest.mark.parametrize(

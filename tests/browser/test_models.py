@@ -52,7 +52,7 @@ def test_the_life_of_a_checkpoint(open_app, own_folders, tmp_path):
     press(page, "Rename")
     page.get_by_label("New name").fill("browsed-v2")
     press(page, "Rename it")
-    expect(page.get_by_text("'browsed' is called 'browsed-v2' now.")).to_be_visible()
+    expect(page.get_by_text("'browsed' is now called 'browsed-v2'.")).to_be_visible()
     assert picked(page) == "browsed-v2"
     assert "model=browsed-v2" in page.url
     page.screenshot(path=OUTPUT / "models-renamed-test.png")

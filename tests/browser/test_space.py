@@ -43,9 +43,9 @@ def pixel(page: Page, key: str, x: float, y: float) -> tuple[float, float]:
     place = page.evaluate(
         """([key, x, y]) => {
             const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`);
-            const {xaxis, yaxis, _size} = chart._fullLayout;
+            const {xaxis, yaxis} = chart._fullLayout;
             const box = chart.getBoundingClientRect();
-            return [box.x + _size.l + xaxis.d2p(x), box.y + _size.t + yaxis.d2p(y)];
+            return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)];
         }""",
         [key, x, y],
     )

@@ -28,6 +28,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 import lwap
 from lwap.checkpoints import load as checkpoints
+from lwap.checkpoints import save as saving
 from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import (
     CARD,
@@ -120,17 +121,25 @@ def stock_folder(tiny_encoder_folder, tmp_path) -> Path:
 # --- saving a head ------------------------------------------------------------------------------
 
 
-def test_a_fresh_process_gives_the_same_embeddings(checkpoint, tiny_lwap_model, tmp_path):
+@pytest.mark.slow
+def test_saved_or_pickled_it_gives_the_same_embeddings_in_a_fresh_process(
+    checkpoint, tiny_lwap_model, tmp_path
+):
     code = (
-        "import sys, numpy, lwap\n"
-        "model = lwap.load(sys.argv[1], device='cpu')\n"
-        "bank = lwap.encode_layers(model, sys.argv[3:])\n"
-        "numpy.savez(sys.argv[2], encode=model.encode(sys.argv[3:]), lwap=lwap.embed(bank, 'lwap'))"
+        "import pickle, sys\n"
+        "with open(sys.argv[1], 'rb') as file: pickled = pickle.load(file)\n"
+        "import numpy, lwap\n"
+        "model, texts = lwap.load(sys.argv[2], device='cpu'), sys.argv[4:]\n"
+        "bank = lwap.encode_layers(model, texts)\n"
+        "numpy.savez(sys.argv[3], encode=model.encode(texts), lwap=lwap.embed(bank, 'lwap'),"
+        " pickled=pickled.encode(texts))"
     )
     file = tmp_path / "vectors.npz"
-    command = [sys.executable, "-c", code, str(checkpoint), str(file), *TEXTS]
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(tiny_lwap_model))
+    files = [str(tmp_path / "model.pickle"), str(checkpoint), str(file)]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code, *files, *TEXTS]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = np.load(file)
@@ -138,6 +147,7 @@ def test_a_fresh_process_gives_the_same_embeddings(checkpoint, tiny_lwap_model, 
     np.testing.assert_allclose(found["encode"], tiny_lwap_model.encode(TEXTS), atol=1e-6, rtol=0)
     np.testing.assert_allclose(found["lwap"], lwap.embed(bank, "lwap"), atol=1e-6, rtol=0)
     np.testing.assert_allclose(found["lwap"], found["encode"], atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(found["pickled"], tiny_lwap_model.encode(TEXTS))
     assert np.ptp(found["encode"], axis=0).min() > 1e-3  # the sentences differ
 
 
@@ -304,7 +314,7 @@ def test_a_full_disk_leaves_what_was_there(
     folder = tmp_path / "heads" / "head"
     if is_there:
         save(tiny_lwap_model, folder, encoder_folder, name="first")
-    write = checkpoints._write_text
+    write = saving._write_text
 
     def fail(file, text):
         if file.name == place:
@@ -315,7 +325,7 @@ def test_a_full_disk_leaves_what_was_there(
     def fail_weights(*args, **kwargs):
         raise FULL
 
-    monkeypatch.setattr(checkpoints, "_write_text", fail)
+    monkeypatch.setattr(saving, "_write_text", fail)
     if place == "weights":
         monkeypatch.setattr(LayerwiseAttentionPooling, "save_torch_weights", fail_weights)
     with pytest.raises(

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 import lwap
 from lwap.checkpoints.manifest import CARD, Contents, read_info
-from lwap.cli import _parser
+from lwap.cli import parser
 from lwap.cli.shared import DEFAULT_MODEL, PAPER_MODEL
 from lwap.scores import cosine
 from tests.conftest import ROOT
@@ -39,7 +39,7 @@ def test_its_card_has_a_licence_and_commands_that_are_understood(name):
     for command in commands:
         words = shlex.split(command)
         assert words[:3] == ["python", "-m", "lwap"]
-        options = _parser().parse_args(words[3:])
+        options = parser().parse_args(words[3:])
     assert options.name in (None, name)
 
 

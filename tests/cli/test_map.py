@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,18 @@ import pandas as pd
 import pytest
 
 from lwap import cli
-from lwap.checkpoints.cached import Source
+from lwap.checkpoints.cached import CachedModel
 from lwap.checkpoints.load import identify_encoder
 from lwap.checkpoints.save import save_checkpoint
 from lwap.datasets.readers import read_sentence_table
 from lwap.encoding.diskcache import DiskCache
-from lwap.projection.process import UmapProcess
 from lwap.projection.quality import quality
-from lwap.projection.space import MEASURES, draw_maps, measure_spaces, neighbourhood_change
+from lwap.projection.space import draw_maps, measure_labels, measure_spaces, neighbourhood_change
 from tests.reports.test_report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = pd.read_csv(ROOT / "assets/sentences.csv")[:36]
-MEASURED = [*MEASURES, "trustworthiness", "k-NN recall"]
+MEASURED = [*measure_labels(), "trustworthiness", "k-NN recall"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def by_hand(tiny_lwap_model, file):
 
     def by_hand(strategies=("mean", "lwap")) -> dict:
         table = read_sentence_table(file)
-        source = Source(tiny_lwap_model)
+        source = CachedModel(tiny_lwap_model)
         spaces = measure_spaces(
             [source] * 2, strategies, table.sentences, positives=table.positives
         )
@@ -219,7 +219,7 @@ def test_two_models_are_compared(run, run_json, command, saved, tiny_encoder_fol
     default = run_json(*both)
     assert [row["space"].split(" · ")[1] for row in default["spaces"]] == ["mean", "cls"]
     again = run_json(*command, "--strategies", "mean", "lwap")
-    for name in MEASURES:
+    for name in measure_labels():
         assert found["spaces"][1][name] == pytest.approx(again["spaces"][0][name], rel=1e-4)
     run(*both, "-o", "map.html")
     assert Report(Path("map.html").read_text("utf-8")).inside("h1") == [
@@ -238,15 +238,15 @@ def test_a_second_run_reads_the_cache_and_no_cache_writes_none(run_json, command
         assert without["spaces"][1][name] == pytest.approx(first["spaces"][1][name], abs=0.01)
 
 
-@pytest.mark.slow
-def test_a_umap_map_is_drawn_once(run_json, run, command, monkeypatch):
+def test_a_umap_map_is_drawn_once(run_json, run, command, umap, monkeypatch):
     arguments = [*command[:-2], "--neighbours", 8, "--min-dist", 0.3, "--seed", 2]
     found = run_json(*arguments, "--output", "map.csv")
     assert found["method"] == "umap"
     assert found["settings"] == {"n_neighbors": 8, "min_dist": 0.3, "seed": 2}
     assert 0.5 < found["spaces"][0]["trustworthiness"] <= 1
     assert len(DiskCache().names("maps")) == 2
-    monkeypatch.setattr(UmapProcess, "_ensure", lambda self: pytest.fail("drawn again"))
+    assert [line[0] for line in umap.log()] == ["import", *["begin", "end"] * 2]
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail("drawn again"))
     assert run_json(*arguments, "--output", "again.csv") == found
     assert Path("again.csv").read_bytes() == Path("map.csv").read_bytes()
     run(*arguments, "--output", "map.html")
@@ -344,8 +344,7 @@ def test_a_text_file_has_no_column_to_colour_by(refused, command, own_place):
     assert re.search(r"--colour is 'topic'; '.*mine\.txt' has no other column\.", message)
 
 
-def test_settings_are_refused_before_anything_is_encoded(refused, command, monkeypatch):
-    monkeypatch.setattr(Source, "vectors", lambda *args, **options: pytest.fail("it was encoded"))
+def test_settings_are_refused_before_anything_is_encoded(refused, run, command, own_place):
     for arguments in (
         ["--method", "tsne"],
         ["--neighbours", "1"],
@@ -353,6 +352,10 @@ def test_settings_are_refused_before_anything_is_encoded(refused, command, monke
         ["--strategies", "mean", "median"],
     ):
         refused(*command, *arguments, *OUT)
+    kept = own_place / "cache" / "banks"  # all that is encoded
+    assert not kept.exists()
+    run(*command, *OUT)
+    assert kept.exists()
 
 
 def test_an_output_that_is_a_folder_is_refused(refused, command, own_place):
@@ -381,7 +384,7 @@ def test_help_shows_examples_that_parse(capsys):
     for example in examples:
         words = shlex.split(example)[1:]
         assert words[0] == "map"
-        cli._parser().parse_args(words)
+        cli.parser().parse_args(words)
 
 
 def test_the_file_of_the_example_can_be_mapped():

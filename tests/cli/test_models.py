@@ -16,7 +16,7 @@ from lwap.checkpoints.manifest import checkpoint_names
 from lwap.checkpoints.save import save_checkpoint
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker
-from lwap.library.stored import zip_checkpoint
+from lwap.library.archive import zip_checkpoint
 
 
 @pytest.fixture(scope="module")

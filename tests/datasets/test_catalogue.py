@@ -14,23 +14,9 @@ import pytest
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from lwap.datasets import catalogue
-from lwap.datasets.catalogue import (
-    PUBLIC_SETS,
-    SOURCES,
-    STANDARD,
-    STS_TASKS,
-    available_tasks,
-    check_scored,
-    download,
-    fingerprint,
-    public_set,
-    read_task,
-    sts_task,
-    task_notes,
-    verify_sources,
-    wiki_sentences,
-)
+from lwap.datasets import public
+from lwap.datasets.download import SOURCES, download, verify_sources
+from lwap.datasets.public import PUBLIC_SETS, public_set
 from lwap.datasets.readers import (
     data_folder,
     read_pairs,
@@ -38,6 +24,17 @@ from lwap.datasets.readers import (
     read_sentences,
     read_triplets,
 )
+from lwap.datasets.tasks import (
+    STANDARD,
+    STS_TASKS,
+    available_tasks,
+    check_scored,
+    fingerprint,
+    read_task,
+    sts_task,
+    task_notes,
+)
+from lwap.datasets.wikitext import wiki_sentences
 from lwap.errors import InputError
 
 
@@ -305,7 +302,7 @@ def test_each_public_set_is_described():
     paths = [file.path for found in PUBLIC_SETS for file in found.files]
     assert len(set(paths)) == len(paths)
     for found in PUBLIC_SETS:
-        assert found.about.endswith(".") and found.licence and found.kind in catalogue.FORMATS
+        assert found.about.endswith(".") and found.licence and found.kind in public.FORMATS
         for file in found.files:
             assert file.revision is None or re.fullmatch("[0-9a-f]{40}", file.revision)
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
@@ -354,14 +351,14 @@ def sick_part(name: str) -> pd.DataFrame:
     return pairs.assign(sentence1=name + " " + pairs["sentence1"])
 
 
-def shrunk() -> tuple[catalogue.PublicSet, ...]:
+def shrunk() -> tuple[public.PublicSet, ...]:
     """Return the public sets with a few rows each, as many as the `hub` below has."""
     sha256 = {
         name: hashlib.sha256(sick_part(name).to_csv(index=False).encode()).hexdigest()
         for name in SICK_PARTS
     }
 
-    def small(file: catalogue.PublicFile) -> catalogue.PublicFile:
+    def small(file: public.PublicFile) -> public.PublicFile:
         name = Path(file.path).stem
         if name.startswith("sick-"):
             part = name.removeprefix("sick-")
@@ -450,7 +447,7 @@ def hub(monkeypatch):
         return datasets.Dataset.from_dict(found)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(catalogue, "PUBLIC_SETS", shrunk())
+    monkeypatch.setattr(public, "PUBLIC_SETS", shrunk())
     return content
 
 
@@ -506,7 +503,7 @@ def test_the_real_sick_is_cut_out_of_the_hubs(monkeypatch, tmp_path):
     chosen = public_set("sts")
     only_sick = [file for file in chosen.files if file.hub_id == "mteb/sickr-sts"]
     changed = dataclasses.replace(chosen, files=tuple(only_sick))
-    monkeypatch.setattr(catalogue, "PUBLIC_SETS", (changed,))
+    monkeypatch.setattr(public, "PUBLIC_SETS", (changed,))
     assert len(download("sts", tmp_path)) == 2
     for key in ("sickr", "sick-dev"):
         assert fingerprint(read_task(key, tmp_path)) == fingerprint(read_task(key, folder))
@@ -702,7 +699,7 @@ def test_another_data_set_than_expected_leaves_nothing(hub, tmp_path, name, key,
 def test_other_texts_than_expected_leave_nothing(hub, tmp_path, monkeypatch):
     (chosen,) = (found for found in shrunk() if found.name == "nli-simcse")
     file = dataclasses.replace(chosen.files[0], sha256="0" * 64)
-    monkeypatch.setattr(catalogue, "PUBLIC_SETS", (dataclasses.replace(chosen, files=(file,)),))
+    monkeypatch.setattr(public, "PUBLIC_SETS", (dataclasses.replace(chosen, files=(file,)),))
     message = r"'nli/simcse-triplets\.csv' made .* has SHA-256 [0-9a-f]{64}, not 0{64}: the hub's"
     with pytest.raises(InputError, match=message):
         download("nli-simcse", tmp_path)

@@ -4,10 +4,7 @@ import copy
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -129,25 +126,6 @@ def test_pickle_and_deepcopy_keep_the_hooks(tiny_encoder_folder, sentences, tmp_
         assert other.model is not encoder.model
         with torch.inference_mode():
             assert torch.equal(other(dict(features))["layer_means"], expected)
-
-
-@pytest.mark.slow
-def test_a_pickled_model_runs_in_a_process_of_its_own(tiny_lwap_model, sentences, tmp_path):
-    file = tmp_path / "model.pickle"
-    file.write_bytes(pickle.dumps((tiny_lwap_model, sentences[:3])))
-    code = (
-        "import pickle, sys; model, texts = pickle.load(open(sys.argv[1], 'rb'));"
-        "print(model.encode(texts).tobytes().hex())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == tiny_lwap_model.encode(sentences[:3]).tobytes().hex()
 
 
 def test_threads_do_not_meet(tiny_encoder_folder, sentences):

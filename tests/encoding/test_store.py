@@ -2,9 +2,11 @@
 
 import copy
 import errno
+import itertools
 import json
 import shutil
-from collections import Counter
+import string
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,20 +29,6 @@ def cache(tmp_path) -> DiskCache:
     return DiskCache(tmp_path / "cache", limit_bytes=10**9)
 
 
-@pytest.fixture
-def encoded(monkeypatch) -> Counter:
-    """How often each sentence was encoded, in a store that writes shards of five."""
-    counts: Counter = Counter()
-
-    def encode(model, texts, **options) -> LayerBank:
-        counts.update(texts)
-        return encode_layers(model, texts, **options)
-
-    monkeypatch.setattr(store, "encode_layers", encode)
-    monkeypatch.setattr(store, "SHARD", 5)
-    return counts
-
-
 @pytest.fixture(scope="session")
 def texts(sentences) -> list[str]:
     """Twelve distinct sentences, the last one cut by the encoder's limit."""
@@ -50,12 +38,6 @@ def texts(sentences) -> list[str]:
 @pytest.fixture(scope="session")
 def expected(tiny_model, texts) -> LayerBank:
     return encode_layers(tiny_model, texts)
-
-
-@pytest.fixture
-def model(tiny_model):
-    """A copy of the tiny model, to change."""
-    return copy.deepcopy(tiny_model)
 
 
 def assert_same(found: LayerBank, expected: LayerBank, tolerance: float = TOLERANCE) -> None:
@@ -71,6 +53,12 @@ def assert_same(found: LayerBank, expected: LayerBank, tolerance: float = TOLERA
     assert found.is_truncated.tolist() == expected.is_truncated.tolist()
 
 
+def fill(kept: LayerStore, texts: list[str]) -> None:
+    """Have sentences kept in three shards."""
+    for start in (0, 5, 10):
+        kept.bank(texts[start : start + 5])
+
+
 def shards(cache: DiskCache) -> list:
     return sorted(cache.folder.glob(f"banks/*/*{SUFFIX}"))
 
@@ -79,14 +67,17 @@ def shards(cache: DiskCache) -> list:
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
-def test_a_bank_is_that_of_one_pass_in_any_order(tiny_model, texts, cache, encoded, is_kept):
+def test_a_bank_is_that_of_one_pass_in_any_order(
+    tiny_model, texts, cache, encoded, read_as, expected, is_kept
+):
     kept = LayerStore(tiny_model, cache=cache if is_kept else None)
     rows = [11, 3, 3, 0, 7, 11, 1, 2, 4, 5, 6, 8, 9, 10, 3]
     asked = [texts[row] for row in rows]
+    fill(kept, texts)
     for _ in range(2):
-        assert_same(kept.bank(asked), encode_layers(tiny_model, asked))
-        assert_same(kept.bank(asked[::-1]), encode_layers(tiny_model, asked[::-1]))
-    assert set(encoded.values()) == {1}
+        assert_same(kept.bank(asked), expected.select(rows))
+        assert_same(kept.bank(asked[::-1]), expected.select(rows[::-1]))
+    assert encoded == read_as(texts)
     assert len(shards(cache)) == (3 if is_kept else 0)
 
 
@@ -100,13 +91,13 @@ def test_what_is_kept_comes_back_to_the_last_bit(tiny_model, texts, cache, encod
     assert not encoded
 
 
-def test_only_new_sentences_are_encoded(tiny_model, texts, cache, encoded, expected):
+def test_only_new_sentences_are_encoded(tiny_model, texts, cache, encoded, read_as, expected):
     LayerStore(tiny_model, cache=cache).bank(texts[:4])
     encoded.clear()
     kept = LayerStore(tiny_model, cache=cache)
     assert kept.missing([texts[5], texts[0], texts[5], texts[4]]) == [texts[5], texts[4]]
     assert_same(kept.bank(texts), expected)
-    assert encoded == Counter(texts[4:])
+    assert encoded == read_as(texts[4:])
 
 
 def test_heads_are_those_of_the_given_model(
@@ -122,7 +113,7 @@ def test_heads_are_those_of_the_given_model(
         bank = LayerStore(model, cache=cache).bank(texts)
         assert bank.heads == {"lwap": model[1]}
         vectors.append(embed(bank, "lwap"))
-        plain = embed(encode_layers(model, texts), "lwap")
+        plain = embed(replace(expected, heads=bank.heads), "lwap")
         assert np.abs(vectors[-1] - plain).max() <= TOLERANCE
     assert np.abs(vectors[0] - vectors[1]).max() > 0.01
     assert LayerStore(tiny_model, cache=cache).bank(texts).heads == {}
@@ -143,13 +134,13 @@ def test_stores_that_are_joined_encode_a_sentence_once(
     assert set(encoded.values()) == {1}
 
 
-def test_a_causal_decoder_keeps_its_last_tokens(make_encoder, texts, cache, encoded):
+def test_a_causal_decoder_keeps_its_last_tokens(make_encoder, texts, cache, encoded, read_as):
     model = lwap.load(str(make_encoder("gpt2")), device="cpu")
     LayerStore(model, cache=cache).bank(texts)
     bank = LayerStore(model, cache=cache).bank(texts)
+    assert encoded == read_as(texts)
     assert_same(bank, encode_layers(model, texts))
     assert bank.query is bank.last_tokens
-    assert set(encoded.values()) == {1}
 
 
 @pytest.mark.parametrize("summaries", [["mean"], [Summary.CLS, Summary.MAX], ["last_token"], []])
@@ -163,19 +154,36 @@ def test_a_bank_holds_what_is_asked_for_and_the_store_everything(
     assert set(encoded.values()) == {1}
 
 
-def test_progress_counts_what_is_encoded_over_all_shards(tiny_model, texts, cache, encoded):
+def test_progress_counts_what_is_encoded(tiny_model, texts):
     calls = []
-    kept = LayerStore(tiny_model, cache=cache)
+    kept = LayerStore(tiny_model)
     kept.bank([*texts, *texts], progress=lambda *call: calls.append(call))
     assert [total for _, total in calls] == [12] * len(calls)
     done = [done for done, _ in calls]
     assert done == sorted(set(done))
-    assert {5, 10, 12} <= set(done) <= set(range(1, 13))
+    assert done[-1] == 12
     calls.clear()
     kept.bank(texts, progress=lambda *call: calls.append(call))
     assert calls == []
     kept.bank([texts[0], "A new one."], progress=lambda *call: calls.append(call))
     assert calls == [(1, 1)]
+
+
+def test_more_sentences_than_a_shard_holds(make_encoder, cache, encoded, read_as):
+    tiniest = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
+    model = lwap.load(str(make_encoder("bert", **tiniest)), device="cpu")
+    letters = string.ascii_lowercase
+    texts = [" ".join(some) for some in itertools.product("abcdefg", letters, letters)][:4100]
+    calls = []
+    kept = LayerStore(model, cache=cache)
+    bank = kept.bank(texts, progress=lambda *call: calls.append(call))
+    assert encoded == read_as(texts)
+    assert len(shards(cache)) == 2
+    done, totals = zip(*calls, strict=True)
+    assert set(totals) == {4100}
+    assert list(done) == sorted(set(done))
+    assert {4096, 4100} <= set(done)
+    assert_same(bank, encode_layers(model, texts))
 
 
 @pytest.mark.parametrize(
@@ -286,9 +294,12 @@ def test_a_key_is_the_same_in_a_copy_that_was_saved_again(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_a_damaged_shard_is_encoded_again(tiny_model, texts, cache, encoded, expected, is_open):
+def test_a_damaged_shard_is_encoded_again(
+    tiny_model, texts, cache, encoded, expected, is_open, monkeypatch
+):
+    monkeypatch.setattr(store, "AT_HAND", 0)  # or it is in memory, and nothing is read
     kept = LayerStore(tiny_model, cache=cache)
-    kept.bank(texts)
+    fill(kept, texts)
     encoded.clear()
     place = shards(cache)[1]
     content = bytearray(place.read_bytes())
@@ -309,8 +320,9 @@ def test_a_damaged_shard_is_encoded_again(tiny_model, texts, cache, encoded, exp
 
 
 def test_a_folder_that_is_deleted_meanwhile_is_filled_again(
-    tiny_model, texts, cache, encoded, expected
+    tiny_model, texts, cache, encoded, expected, monkeypatch
 ):
+    monkeypatch.setattr(store, "AT_HAND", 0)
     kept = LayerStore(tiny_model, cache=cache)
     kept.bank(texts)
     shutil.rmtree(cache.folder)
@@ -339,23 +351,33 @@ def test_a_full_disk_leaves_the_results_in_memory(
     assert "no space is left on the disk" in note
 
 
-@pytest.mark.parametrize(("budget", "gone"), [(1, 10), (10_000, 5)])  # a shard has 6,505 bytes
 def test_memory_is_bounded_and_never_lets_go_what_is_being_read(
-    tiny_model, texts, encoded, expected, monkeypatch, budget, gone
+    tiny_model, texts, encoded, read_as, expected, monkeypatch
 ):
-    monkeypatch.setattr(store, "MEMORY", budget)
+    monkeypatch.setattr(store, "MEMORY", 10_000)  # five sentences have 6,505 bytes
+    kept = LayerStore(tiny_model)
+    fill(kept, texts)
+    assert kept.missing(texts) == texts[:5]  # the latest stay
+    assert_same(kept.bank(texts), expected)
+    assert encoded == read_as([*texts, *texts[:5]])
+    assert kept.missing(texts) == texts[5:10]
+    encoded.clear()
+    assert_same(kept.bank(texts[5:]), expected.select(list(range(5, 12))))
+    assert encoded == read_as(texts[5:10])
+
+
+def test_without_a_disk_more_than_the_memory_is_not_kept(
+    tiny_model, texts, encoded, read_as, expected, monkeypatch
+):
+    monkeypatch.setattr(store, "MEMORY", 10_000)  # 12 sentences have more
     kept = LayerStore(tiny_model)
     assert_same(kept.bank(texts), expected)
-    assert set(encoded.values()) == {1}
-    assert kept.missing(texts) == texts[:gone]  # the latest stay
-    encoded.clear()
-    asked = [*texts[4:], texts[0]]
-    assert_same(kept.bank(asked), encode_layers(tiny_model, asked))
-    assert encoded == Counter(text for text in asked if text in texts[:gone])
+    assert encoded == read_as(texts)
+    assert kept.missing(texts) == texts
 
 
 def test_entries_that_are_removed_as_fast_as_they_are_written_are_no_error(
-    tiny_model, texts, cache, encoded, expected
+    tiny_model, texts, cache, expected
 ):
     kept = LayerStore(tiny_model, cache=cache)
     kept.bank(texts[:5])

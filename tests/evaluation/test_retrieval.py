@@ -48,10 +48,10 @@ def test_top_k_is_the_head_of_a_full_sort(k, block):
     assert np.array_equal(indices, expected_indices[:, :k])
 
 
-def test_queries_are_scored_in_blocks_too(monkeypatch):
-    queries, documents = vectors(40, seed=1), vectors(100)
-    expected = top_k(queries, documents, 5)
-    monkeypatch.setattr(retrieval, "QUERY_BLOCK", 7)
+def test_queries_are_scored_in_blocks_too():
+    queries, documents = vectors(600, seed=1), vectors(100)  # a block has 256
+    parts = [top_k(queries[start : start + 50], documents, 5) for start in range(0, 600, 50)]
+    expected = map(np.concatenate, zip(*parts, strict=True))
     for found, wanted in zip(top_k(queries, documents, 5, block=30), expected, strict=True):
         assert np.array_equal(found, wanted)
 
@@ -179,12 +179,11 @@ def test_faiss_takes_over_above_the_limit_and_its_recall_is_measured():
         assert (np.diff(found.scores[query]) <= 0).all()
 
 
-def test_recall_is_of_a_sample_of_the_queries(monkeypatch):
-    queries, documents = scattered(80, seed=1), scattered(3000)
-    monkeypatch.setattr(retrieval, "RECALL_QUERIES", 20)
+def test_recall_is_of_a_sample_of_the_queries():
+    queries, documents = scattered(130, seed=1), scattered(3000)  # a sample has 50
     found = search(queries, documents, 10, exact_up_to=0)
     assert found.recall == pytest.approx(measured_recall(found, queries, documents), abs=0.1)
-    assert found.recall * 200 == pytest.approx(round(found.recall * 200))
+    assert found.recall * 500 == pytest.approx(round(found.recall * 500))
 
 
 def test_the_seed_decides_on_an_approximate_search():
@@ -224,24 +223,32 @@ def test_faiss_manages_few_documents(count):
     assert np.array_equal(found.indices, top_k(queries, documents, 5)[1])
 
 
-@pytest.mark.parametrize("first", ["torch", "faiss"])
-def test_faiss_and_torch_run_in_one_process(first):
-    """Each brings its own OpenMP; where that does not go well, the process dies."""
-    code = f"""
-import {first}
+ALTERNATING = """
 import numpy as np
 from lwap.evaluation.retrieval import search
 import torch
-random = np.random.default_rng(0)
+random, hits = np.random.default_rng(0), []
 for _ in range(2):
     layer = torch.nn.Linear(64, 64)
     layer(torch.randn(512, 64)).sum().backward()
     vectors = random.normal(size=(4000, 64)).astype(np.float32)
-    print(search(vectors[:20], vectors, 3, exact_up_to=0).indices[:, 0].tolist() == [*range(20)])
+    found = search(vectors[:20], vectors, 3, exact_up_to=0)
+    hits.append(found.indices[:, 0].tolist() == [*range(20)])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_faiss_and_torch_run_in_one_process():
+    """Each brings its own OpenMP; where that does not go well, the process dies."""
+    exec(ALTERNATING, found := {})  # torch is there already
+    assert found["hits"] == [True, True]
+
+
+@pytest.mark.slow
+def test_faiss_may_be_there_before_torch():
+    code = f"import faiss\n{ALTERNATING}\nprint(hits)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"]
+    assert done.stdout.strip() == "[True, True]"
 
 
 def test_faiss_is_loaded_only_when_needed():

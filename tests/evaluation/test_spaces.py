@@ -14,14 +14,14 @@ from lwap.datasets.readers import RetrievalData
 from lwap.encoding.diskcache import DiskCache
 from lwap.errors import InputError, StrategyError
 from lwap.evaluation import geometry, retrieval
-from lwap.evaluation.benchmark import Task
 from lwap.evaluation.spaces import (
-    GEOMETRY,
     evaluate_geometry,
     evaluate_retrieval,
+    geometry_columns,
     plain_rows,
     positive_rows,
 )
+from lwap.evaluation.tasks import Task
 
 PAIRS = pd.read_csv(Path(__file__).resolve().parents[2] / "assets/pairs.csv")[:20]
 MEASURED = ["mean", "lwap", "layer_mean:1", "max"]
@@ -80,13 +80,13 @@ def numbers(found: geometry.Geometry) -> list[float]:
 def test_geometry_is_that_of_embeddings_by_hand(tiny_lwap_model, task, vectors, cache):
     found = evaluate_geometry(tiny_lwap_model, task, [*MEASURED, "mean"], cache=cache)
     assert found.table["strategy"].tolist() == MEASURED
-    assert list(found.table.columns) == ["strategy", *GEOMETRY]
+    assert list(found.table.columns) == ["strategy", *geometry_columns()]
     assert (PAIRS["score"].min(), PAIRS["score"].max(), found.positive_at) == (0, 5, 4)
     assert found.positives == (PAIRS["score"] >= 4).sum() > 0
     assert found.sentences == len({*PAIRS["sentence1"], *PAIRS["sentence2"]})
     for _, row in found.table.iterrows():
         expected = numbers(by_hand(task, vectors, row["strategy"], 4))
-        assert row[list(GEOMETRY)].tolist() == pytest.approx(expected, rel=1e-4)
+        assert row[list(geometry_columns())].tolist() == pytest.approx(expected, rel=1e-4)
     assert found.is_exact and (found.table["low"] == found.table["high"]).all()
     assert (found.data, found.data_sha256, found.notes) == ("examples", task.sha256, ())
     for other in (cache, None):
@@ -181,7 +181,7 @@ def test_many_sentences_are_sampled(tiny_lwap_model, task, vectors):
     assert row["low"] < row["uniformity"] < row["high"]
     assert row["low"] < exact.table["uniformity"][0] < row["high"]
     expected = by_hand(task, vectors, "mean", 4, exact_up_to=10, seed=3)
-    assert row[list(GEOMETRY)].tolist() == pytest.approx(numbers(expected), rel=1e-4)
+    assert row[list(geometry_columns())].tolist() == pytest.approx(numbers(expected), rel=1e-4)
     other = evaluate_geometry(tiny_lwap_model, task, ["mean"], exact_up_to=10, seed=4)
     assert other.table["uniformity"][0] != row["uniformity"]
 

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from lwap.errors import InputError
-from lwap.evaluation import bootstrap
 from lwap.evaluation.bootstrap import holm, paired_difference, spearman_draws
 from lwap.evaluation.sts import (
     check_scores,
@@ -71,13 +70,17 @@ def test_single_precision_and_lists_are_taken():
 # --- the interval -------------------------------------------------------------------------------
 
 
-def test_interval_is_the_percentiles_of_a_slow_bootstrap():
-    cosines, gold = scored_pairs(40, seed=4)
+# All resamples in a few blocks, in many, and each of them more than a block.
+@pytest.mark.parametrize(("count", "resamples"), [(40, 150), (2500, 150), (100_001, 3)])
+def test_interval_is_the_percentiles_of_a_slow_bootstrap(count, resamples):
+    cosines, gold = scored_pairs(count, seed=4)
     rounded = np.round(cosines, 6)
-    draws = slow_bootstrap(
-        lambda row: 100 * stats.spearmanr(rounded[row], gold[row]).statistic, 40, 150, seed=7
-    )
-    found = spearman_interval(cosines, gold, resamples=150, seed=7)
+
+    def statistic(row):
+        return 100 * stats.spearmanr(rounded[row], gold[row]).statistic
+
+    draws = slow_bootstrap(statistic, count, resamples, seed=7)
+    found = spearman_interval(cosines, gold, resamples=resamples, seed=7)
     assert found.value == spearman(cosines, gold)
     assert [found.low, found.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-9)
 
@@ -96,17 +99,6 @@ def test_interval_narrows_with_the_root_of_the_pairs():
         return found.high - found.low
 
     assert width(100) / width(1600) == pytest.approx(4, rel=0.35)
-
-
-def test_how_many_resamples_fit_in_memory_changes_nothing(monkeypatch):
-    cosines, gold = scored_pairs(30, seed=7)
-    other = scored_pairs(30, seed=8)[0]
-    interval = spearman_interval(cosines, gold, resamples=50)
-    difference = spearman_difference(cosines, other, gold, resamples=50)
-    for chunk in (1, 30, 100):
-        monkeypatch.setattr(bootstrap, "CHUNK", chunk)
-        assert spearman_interval(cosines, gold, resamples=50) == interval
-        assert spearman_difference(cosines, other, gold, resamples=50) == difference
 
 
 def test_resamples_that_are_constant_are_left_out():
@@ -341,6 +333,7 @@ def test_scores_are_checked_before_anything_is_encoded(gold, message):
 # --- what the statistics promise ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_value_in_95_of_100_cases():
     correlation = 0.6
     true = 100 * 6 / math.pi * math.asin(correlation / 2)  # Spearman of a bivariate normal
@@ -355,6 +348,7 @@ def test_intervals_cover_the_true_value_in_95_of_100_cases():
     assert 0.93 <= covered / 500 <= 0.97
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_where_there_is_no_difference():
     random = np.random.default_rng(1)
     p_values = []

@@ -26,17 +26,6 @@ from lwap.training import TrainConfig, train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def dev_pairs() -> pd.DataFrame:
-    pairs = pd.read_csv(ROOT / "assets/pairs.csv")
-    return pairs[["sentence1", "sentence2", "score"]].head(40)
-
-
-@pytest.fixture(scope="module")
-def triplets() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "assets/triplets.csv").head(60)
-
-
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
     shelf = tmp_path / "runs"
@@ -51,25 +40,18 @@ def runs(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def make(runs, tiny_encoder_folder, triplets, dev_pairs):
+def make(runs, settings, triplets, dev_pairs):
     """Return a function that makes a run of a tiny encoder; 6 steps an epoch."""
 
     def make(name=None, **changes) -> Run:
-        small = {
-            "encoder": str(tiny_encoder_folder),
-            "epochs": 2,
-            "batch_size": 10,
-            "eval_steps": 3,
-            "precision": "fp32",
-        }
-        config = TrainConfig(**(small | changes))
+        config = settings(**{"batch_size": 10, "eval_steps": 3, "learning_rate": 1e-3, **changes})
         return jobs.create(config, triplets, dev_pairs, name=name, data_name="examples")
 
     return make
 
 
-def wait(condition, seconds=90.0) -> None:
-    end = time.monotonic() + seconds
+def wait(condition, seconds=300.0) -> None:
+    end = time.monotonic() + seconds  # a net: no test is meant to come near it
     while not condition():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.02)
@@ -84,11 +66,29 @@ def losses(run: Run) -> dict[int, float]:
 
 
 def at_step(run: Run, step: int):
-    return lambda: len(losses(run)) >= step or ended(run)
+    return lambda: max(losses(run), default=0) >= step or ended(run)
+
+
+def stop_after(run: Run, step: int):
+    """Return what a worker is to say its events to, so that it stops after a step."""
+
+    def say(event):
+        if event["event"] == "step" and event["step"] == step - 1:
+            jobs.stop(run)
+            assert control.state(run) == "stopping"
+
+    return say
+
+
+def python(*arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, timeout=300, **options)
 
 
 def kill(run: Run, number=signal.SIGKILL) -> None:
-    os.kill(folder.read_json(run.folder / folder.WORKER)["pid"], number)
+    """End a run's process, and wait until it is gone with all its threads and locks."""
+    pid = folder.read_json(run.folder / folder.WORKER)["pid"]
+    os.kill(pid, number)
+    wait(lambda: ended(run) and not psutil.pid_exists(pid))
 
 
 # --- the state is a pure function of facts ------------------------------------------------------
@@ -228,17 +228,20 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
     run.write_status(Status(message="x" * 10))
     script = (
         "import sys; from pathlib import Path; from lwap.jobs.folder import Run, Status\n"
-        "run = Run(Path(sys.argv[1]))\n"
-        "for n in range(300): run.write_status(Status(message='x' * (n * 50)))"
+        "run, n = Run(Path(sys.argv[1])), 0\n"
+        "while not run.wants_stop:\n"
+        "    n += 1; run.write_status(Status(message='x' * (n % 300 * 50)))"
     )
-    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
-    read = 0
-    while writer.poll() is None:
-        assert set(run.status.message) <= {"x"}
-        json.loads((tmp_path / folder.STATUS).read_text())
-        read += 1
+    seen = set()
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT) as writer:
+        try:
+            while len(seen) < 50 and writer.poll() is None:
+                assert set(run.status.message) <= {"x"}
+                seen.add(len(json.loads((tmp_path / folder.STATUS).read_text())["message"]))
+        finally:
+            (tmp_path / folder.STOP).touch()
     assert writer.returncode == 0
-    assert read > 20
+    assert len(seen) == 50
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -363,114 +366,104 @@ def test_what_goes_wrong_is_in_the_status(break_it, message, make):
         raise AssertionError(run.status.message)
 
 
-def test_a_run_that_diverged_says_so(make, monkeypatch):
-    from lwap.training import loop
-
-    scores = iter([1.0, 2.0, *[0.5] * 20])
-    monkeypatch.setattr(loop.DevSet, "look", lambda self, model: {"dev": next(scores)})
-    monkeypatch.setattr(loop._Follower, "has_diverged", lambda self: self.step == 7)
-    run = make("mine")
+def test_a_run_that_diverged_says_so(make):
+    run = make("mine", epochs=20, eval_steps=1, temperature=0.001, learning_rate=100.0)
     assert Worker(run, tell=str).work() == "finished"
-    assert run.status.message.startswith("The run diverged at step 7; the model is that of step 3")
+    last, best = max(losses(run)), read_history(run.folder).best["step"]
+    assert 0 < best < last < 120
+    said = f"The run diverged at step {last}; the model is that of step {best}, the best before"
+    assert run.status.message.startswith(said)
     assert control.why(run) == run.status.message
+
+
+def test_a_stopped_run_goes_on_to_the_same_losses(make):
+    run, whole = make("mine"), make("whole")
+    assert Worker(run, say=stop_after(run, 4), tell=str).work() == "stopped"
+    assert control.state(run) == "stopped"
+    assert (run.checkpoint, sorted(losses(run))) == (4, [1, 2, 3, 4])
+    assert control.why(run) == "Stopped at step 4 of 12. It resumes from step 4."
+    (run.folder / folder.STOP).unlink()
+    for each in (run, whole):
+        assert Worker(each, tell=str).work() == "finished"
+    assert losses(run) == pytest.approx(losses(whole), abs=5e-5)
+    assert read_history(run.folder).resumed_at == [4]
+    assert [path.name for path in run.folder.iterdir() if "checkpoint" in path.name] == []
+
+
+def test_a_run_has_one_worker(make):
+    run, second = make("mine"), []
+
+    def say(event):
+        assert control.state(run) == "training"
+        if event["event"] == "look" and not second:
+            with pytest.raises(LwapError, match="is at work already"):
+                jobs.start(run)
+            with pytest.raises(LwapError, match=r"at work\. Stop it before you delete it"):
+                jobs.delete(run)
+            with pytest.raises(LwapError, match="is training; only one that ended early can be"):
+                jobs.resume(run)
+            command = ("-m", "lwap.jobs.worker", run.folder)
+            second.append(python(*command, capture_output=True, text=True))
+
+    assert Worker(run, say=say, tell=str).work() == "finished"
+    assert second[0].returncode == 1
+    assert "Run 'mine' is at work already." in second[0].stderr
 
 
 # --- a run in a process of its own --------------------------------------------------------------
 
 
-def test_a_run_goes_on_without_the_one_that_started_it(make):
-    run = make("mine", epochs=40)
+@pytest.mark.slow
+def test_told_to_end_and_killed_it_resumes_to_the_same_losses(make):
+    run = make("parts", epochs=1000)  # ends when it is told to, never by itself
     script = "import sys; from lwap import jobs; jobs.start(jobs.find(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", script, run.name], cwd=ROOT, check=True)
+    python("-c", script, run.name, check=True)  # ends, and the run goes on
     wait(at_step(run, 3))
     assert control.state(run) == "training"
-    with pytest.raises(LwapError, match="is at work already"):
-        jobs.start(run)
-    with pytest.raises(LwapError, match=r"at work\. Stop it before you delete it"):
-        jobs.delete(run)
-    with pytest.raises(LwapError, match="is training; only one that ended early can be resumed"):
-        jobs.resume(run)
-    jobs.stop(run)
-    wait(lambda: ended(run))
-    assert control.state(run) == "stopped"
-
-
-def test_stopped_killed_and_told_to_end_resume_to_the_same_losses(make):
-    whole = make("whole", epochs=30)
-    assert Worker(whole, tell=str).work() == "finished"
-    run = make("parts", epochs=30)
-    jobs.start(run)
-    wait(at_step(run, 5))
-    assert control.state(run) in ("training", "finished")
-    jobs.stop(run)
-    assert control.state(run) in ("stopping", "stopped")
-    wait(lambda: ended(run))
-    assert control.state(run) == "stopped"
+    kill(run, signal.SIGTERM)  # as a machine that shuts down
+    assert control.state(run) == "stopped", run.log_tail()
     first = run.checkpoint
-    assert first >= 5
-    assert control.why(run) == f"Stopped at step {first} of 180. It resumes from step {first}."
+    assert first >= 3
+    assert control.why(run) == f"Stopped at step {first} of 6000. It resumes from step {first}."
 
     jobs.resume(run)
     wait(at_step(run, first + 5))
-    kill(run, signal.SIGTERM)  # as a machine that shuts down
-    wait(lambda: ended(run))
-    assert control.state(run) == "stopped"
-    second = run.checkpoint
-    assert second > first
-
-    jobs.resume(run)
-    wait(at_step(run, second + 5))
     kill(run)
-    wait(lambda: ended(run))
     assert control.state(run) == "vanished"
     assert "vanished at step" in control.why(run)
-    assert f"It resumes from step {second}." in control.why(run)
+    assert f"It resumes from step {first}." in control.why(run)
 
-    jobs.resume(run)
-    wait(lambda: ended(run))
-    assert control.state(run) == "finished", run.log_tail()
+    last = max(losses(run)) + 3
+    assert Worker(run, say=stop_after(run, last), tell=str).work() == "stopped"
+    assert read_history(run.folder).resumed_at == [first, first]
+    whole = make("whole", epochs=1000)
+    assert Worker(whole, say=stop_after(whole, last), tell=str).work() == "stopped"
+    assert sorted(losses(run)) == list(range(1, last + 1))
     assert losses(run) == pytest.approx(losses(whole), abs=5e-5)
-    assert read_history(run.folder).resumed_at == [first, second, second]
-    kept = [path.name for path in run.folder.iterdir() if path.name.startswith("checkpoint")]
-    assert kept == []
 
 
+@pytest.mark.slow
 def test_runs_wait_for_each_other_in_order(make):
-    made = [make(name, epochs=30) for name in ("c", "b", "a")]
-    jobs.start(made[0])
-    wait(at_step(made[0], 1))
-    for run in made[1:]:
-        jobs.start(run)
-    wait(lambda: all(run.status.phase == "queued" and run.status.message for run in made[1:]))
-    assert [control.state(run) for run in made] == ["training", "queued", "queued"]
-    assert control.why(made[2]) == "Waits for b."
-    kill(made[0])  # the turn is free at once, whatever ended the one before
-    wait(at_step(made[1], 1))
-    assert control.state(made[2]) == "queued"
-    jobs.stop(made[2])
-    wait(lambda: ended(made[2]))
-    assert control.state(made[2]) == "stopped"
-    assert losses(made[2]) == {}
-    wait(lambda: ended(made[1]))
-    assert control.state(made[1]) == "finished"
-    assert control.state(made[0]) == "vanished"
+    first, second, third = (make(name) for name in ("c", "b", "a"))
 
+    def say(event):
+        if event["event"] != "start":
+            return
+        for run in (second, third):
+            jobs.start(run)
+        wait(lambda: all(run.status.phase == "queued" and run.status.message for run in waiting))
+        assert [control.state(run) for run in made] == ["training", "queued", "queued"]
+        assert control.why(third) == "Waits for b."
+        jobs.stop(third)
+        wait(lambda: ended(third))
+        assert control.state(second) == "queued"
 
-def test_two_workers_on_one_run_are_one(make):
-    run = make("mine", epochs=40)
-    jobs.start(run)
-    wait(at_step(run, 1))
-    done = subprocess.run(
-        [sys.executable, "-m", "lwap.jobs.worker", str(run.folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert "Run 'mine' is at work already." in done.stderr
-    assert control.state(run) == "training"
-    kill(run)
+    made, waiting = (first, second, third), (second, third)
+    assert Worker(first, say=say, tell=str).work() == "finished"
+    wait(lambda: ended(second))
+    assert control.state(second) == "finished", second.log_tail()
+    assert control.state(third) == "stopped"
+    assert losses(third) == {}
 
 
 def test_a_process_of_the_same_number_is_not_the_worker(make):
@@ -502,7 +495,7 @@ def test_nothing_to_stop(make):
 
 def test_jobs_load_no_torch():
     script = "import sys, lwap.jobs; sys.exit('torch' in sys.modules or 'streamlit' in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    python("-c", script, check=True)
 
 
 def test_a_request_is_read_without_what_it_does_not_know(tmp_path):

@@ -25,20 +25,11 @@ from lwap.checkpoints.verify import verify
 from lwap.errors import CheckpointError, InputError, ModelError
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker
-from lwap.library import stored as models
-from lwap.library.stored import (
-    Score,
-    delete,
-    dev_score,
-    gain,
-    import_checkpoint,
-    layer_weights,
-    list_models,
-    read_card,
-    rename,
-    what_stays,
-    zip_checkpoint,
-)
+from lwap.library import archive, edit
+from lwap.library.archive import import_checkpoint, zip_checkpoint
+from lwap.library.edit import delete, rename, what_stays
+from lwap.library.results import Score, dev_score, gain, layer_weights
+from lwap.library.stored import list_models, read_card
 
 TEXTS = ["The bridge is safe.", "Nobody missed the deadline, not even once."]
 HEAD = "1_LayerwiseAttentionPooling"
@@ -399,7 +390,7 @@ def test_a_run_that_has_ended_is_not(mine, status):
 def test_two_at_once(mine, monkeypatch, do):
     """Another one deletes it after it was found."""
 
-    monkeypatch.setattr(models, "_refuse_busy", lambda run, what: shutil.rmtree(run))
+    monkeypatch.setattr(edit, "_refuse_busy", lambda run, what: shutil.rmtree(run))
     with pytest.raises(ModelError, match="no checkpoint 'mine'; it may have been renamed or del"):
         do("mine")
 
@@ -443,7 +434,7 @@ def test_a_zip_holds_no_links(mine, tmp_path):
 
 
 def test_what_is_too_large_is_not_zipped(mine, monkeypatch):
-    monkeypatch.setattr(models, "MAX_ZIP_BYTES", 10_000)
+    monkeypatch.setattr(archive, "MAX_ZIP_BYTES", 10_000)
     with pytest.raises(CheckpointError, match=r"of up to 0.0 MB. Copy the folder '.*model' inst"):
         zip_checkpoint("mine")
     with pytest.raises(ModelError, match="There is no checkpoint 'gone'"):
@@ -614,7 +605,7 @@ def test_an_entry_that_lies_about_its_size_is_refused(copy, runs):
 )
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_what_is_too_much_is_refused(copy, runs, monkeypatch, limit, value, message, is_zip):
-    monkeypatch.setattr(models, limit, value)
+    monkeypatch.setattr(archive, limit, value)
     with pytest.raises(CheckpointError, match=message):
         import_checkpoint(zip_of(copy) if is_zip else copy)
     assert nothing_is_left(runs)
@@ -785,7 +776,7 @@ def test_a_name_that_is_taken_meanwhile_is_refused(copy, runs, monkeypatch):
         (runs / "mine").mkdir()
         return []
 
-    monkeypatch.setattr("lwap.checkpoints.load.verify", somebody_else)
+    monkeypatch.setattr("lwap.checkpoints.verify.verify", somebody_else)
     with pytest.raises(InputError, match="'mine' is taken"):
         import_checkpoint(copy)
     assert os.listdir(runs) == ["mine"]
@@ -820,7 +811,7 @@ def test_an_interrupted_import_leaves_nothing(copy, runs, monkeypatch, place):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    where = {"copyfileobj": shutil, "verify": lwap.checkpoints.load, "rename": os}[place]
+    where = {"copyfileobj": shutil, "verify": lwap.checkpoints.verify, "rename": os}[place]
     monkeypatch.setattr(where, place, interrupt)
     with pytest.raises(KeyboardInterrupt):
         import_checkpoint(copy)

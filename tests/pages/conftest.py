@@ -1,5 +1,7 @@
 """Pages driven by AppTest on tiny checkpoints: a folder of them takes the shipped ones' place."""
 
+import contextlib
+import functools
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +11,14 @@ import pytest
 import streamlit as st
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from streamlit.components.v2 import manifest_scanner
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
 from streamlit.testing.v1.element_tree import Selectbox
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import lwap
 from lwap.checkpoints.save import save_checkpoint
@@ -21,7 +26,7 @@ from lwap.encoding.sources import weights_sha256
 from lwap.pooling.head import LayerHead
 from lwap.pooling.layer_attention import LayerwiseAttentionPooling
 from lwap.pooling.scalar_mix import ScalarMix
-from lwap.ui import mapping
+from lwap.ui.space import mapping
 from tests.pages.driving import PAGES, ROOT, SECONDS
 
 RESULTS = {
@@ -47,6 +52,12 @@ def tiny_checkpoints(tiny_encoder_folder, tmp_path_factory) -> Path:
     for seed, (name, head) in enumerate(heads.items()):
         save_tiny(folder / name, head, tiny_encoder_folder, seed)
     return folder
+
+
+@pytest.fixture(scope="session")
+def alpha_model(tiny_checkpoints) -> SentenceTransformer:
+    """The checkpoint alpha as the library loads it. Do not change it: deep-copy it."""
+    return lwap.load(str(tiny_checkpoints / "alpha"), device="cpu")
 
 
 def save_tiny(folder: Path, head: LayerHead, encoder: Path, seed: int = 0) -> Path:
@@ -79,6 +90,18 @@ def make_checkpoint(tmp_path, tiny_encoder_folder) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_scanned_once() -> Iterator[None]:
+    """Let all sessions share what Streamlit finds in installed packages, as those of a server do.
+
+    AppTest reads the metadata of every package in each session anew.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def streamlit_as_in_a_server(monkeypatch) -> None:
     """Mend what AppTest 1.67 does otherwise than a server and a browser.
@@ -104,24 +127,62 @@ def umap_ends() -> Iterator[None]:
 
 @pytest.fixture
 def open_page(tiny_checkpoints, monkeypatch) -> Callable[..., AppTest]:
-    """Return a function that opens a page in a session of its own.
+    """Return a function that opens a page as the first of a session of its own.
 
     `open_page("pairs", scale="Cosine", p=[…])`: by keyword, what the link says. `shipped=True`
-    opens it with the shipped checkpoints, `theme="dark"` in a dark browser.
+    opens it with the shipped checkpoints, `checkpoints=…` with those of a folder, `theme="dark"`
+    in a dark browser.
     """
 
     def open_page(
-        page: str = "layers", *, shipped: bool = False, theme: str = "light", **link
+        page: str = "layers",
+        *,
+        shipped: bool = False,
+        checkpoints: Path = tiny_checkpoints,
+        theme: str = "light",
+        **link,
     ) -> AppTest:
-        folder = ROOT / "checkpoints" if shipped else tiny_checkpoints
+        folder = ROOT / "checkpoints" if shipped else checkpoints
         monkeypatch.setenv("LWAP_CHECKPOINTS", str(folder))
         app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS)
         app.context["theme"] = theme
         app.query_params.update(link)
-        app.run()
-        return app if page == "layers" else app.switch_page(PAGES[page]).run()
+        return app.switch_page(PAGES[page]).run()
 
     return open_page
+
+
+@pytest.fixture
+def encoded(before_encoding) -> list[int]:
+    """How many sentences each pass through an encoder takes, pass by pass."""
+    passes = []
+    before_encoding(passes.append)
+    return passes
+
+
+@pytest.fixture
+def before_encoding() -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Return a function that has another called with the number of sentences before each pass."""
+    with contextlib.ExitStack() as hooks:
+
+        def before_encoding(then: Callable[[int], None]) -> None:
+            def hook(module, arguments) -> None:
+                if isinstance(module, Transformer):
+                    then(len(arguments[0]["input_ids"]))
+
+            hooks.callback(register_module_forward_pre_hook(hook).remove)
+
+        yield before_encoding
+
+
+@pytest.fixture
+def break_encoders(before_encoding) -> Callable[[], None]:
+    """Return a function after which every pass through an encoder ends in a bug."""
+
+    def stumble(_count: int) -> None:
+        raise RuntimeError("a bug of ours")
+
+    return lambda: before_encoding(stumble)
 
 
 class Downloads(dict):

@@ -5,6 +5,7 @@ which is sent here just as a browser sends it, so that callbacks run.
 """
 
 import base64
+import io
 import itertools
 import json
 import math
@@ -12,9 +13,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from streamlit.testing.v1 import AppTest
 
-from lwap.ui import change, checking, evaluations, mapping, training_data
+from lwap.figures.style import palette_of
+from lwap.ui import change
+from lwap.ui.evaluate import evaluations
+from lwap.ui.finetune import checking, training_data
+from lwap.ui.space import mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # before a run counts as hung; the first one imports torch and loads a model
@@ -23,17 +29,20 @@ PAGES = {
     for name in ("layers", "pairs", "search", "evaluate", "space", "finetune", "models")
 }
 
+# A link with which Space has little to map, and no process to start for it.
+FEW = {"s": [f"Heron number {n} waits." for n in range(8)], "projection": "PCA"}
 TITLES = {name: name.capitalize() for name in PAGES} | {"finetune": "Fine-tune"}
 
 
 def settle(app: AppTest, seconds: float = SECONDS) -> AppTest:
-    """Wait for the work that was started, then run as the page's clock does, until none is."""
-    while True:
-        for found in works():
+    """Wait for the work that was started and run as the page's clock does, until none is new."""
+    ended: set = set()
+    while started := set(works()) - ended:
+        for found in started:
             assert found.wait(seconds)
+        ended |= started
         app.run()
-        if not any(found.is_active for found in works()):
-            return app
+    return app
 
 
 def works() -> list:
@@ -51,10 +60,13 @@ def works() -> list:
 
 
 def figures(app: AppTest) -> dict[str, dict]:
-    """Return the figures of a page by key, as the browser gets them, arrays decoded."""
-    return {
-        element.key: _decoded(json.loads(element.proto.spec)) for element in _charts(app).values()
-    }
+    """Return the figures of a page by key, with their template filled in and arrays decoded."""
+    found = {}
+    for element in _charts(app).values():
+        figure = found[element.key] = _decoded(json.loads(element.proto.spec))
+        style = figure["layout"].get("template", {}).get("layout", {})
+        figure["layout"] = style | figure["layout"]
+    return found
 
 
 def trace(app: AppTest, key: str, name: str) -> dict:
@@ -67,6 +79,34 @@ def trace(app: AppTest, key: str, name: str) -> dict:
 def texts_in(figure: dict) -> str:
     """Return everything that a figure says, as one string without line breaks."""
     return re.sub(r"\s*<br>\s*", " ", json.dumps(figure, default=str, ensure_ascii=False))
+
+
+def is_dark(app: AppTest) -> bool:
+    """Return whether the figures are drawn for a dark browser; all of them must agree."""
+    texts = [texts_in(figure) for figure in figures(app).values()]
+    light, dark = palette_of("light").text, palette_of("dark").text
+    found = {(light in text, dark in text) for text in texts}
+    assert found in ({(True, False)}, {(False, True)})
+    return found == {(False, True)}
+
+
+def as_file(table: pd.DataFrame, kind: str) -> tuple[str, bytes, str]:
+    """Return a table as an upload: name, content, MIME type."""
+    if kind == "parquet":
+        stream = io.BytesIO()
+        table.to_parquet(stream)
+        return ("mine.parquet", stream.getvalue(), "application/octet-stream")
+    if kind == "jsonl":
+        text = table.to_json(orient="records", lines=True, force_ascii=False)
+    else:
+        text = table.to_csv(index=False, sep="\t" if kind == "tsv" else ",")
+    return (f"mine.{kind}", text.encode("utf-8"), "text/plain")
+
+
+def upload(app: AppTest, key: str, file: tuple[str, bytes, str] | None) -> AppTest:
+    """Put a file into an uploader, or take it out again, then run."""
+    app.file_uploader(key=key).set_value(file)
+    return app.run()
 
 
 def click(app: AppTest, key: str, customdata) -> AppTest:

@@ -16,25 +16,26 @@ import streamlit as st
 from lwap import jobs
 from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.save import save_checkpoint
-from lwap.datasets import catalogue
+from lwap.datasets import public
 from lwap.encoding.sources import BUNDLED, BUNDLED_ID, file_sha256
 from lwap.errors import InputError
 from lwap.jobs import control, folder
 from lwap.jobs.events import EventLog, read_history
 from lwap.jobs.folder import Run, Status
 from lwap.jobs.state import Phase
+from lwap.registry import OBJECTIVES
 from lwap.training import TrainConfig
-from lwap.training.config import Objective
 from lwap.training.model import new_model
 from lwap.training.presets import PRESETS, config_of
 from lwap.training.save import given_settings
-from lwap.ui import checking, finetune, training_data
+from lwap.ui.finetune import checking, settings, training_data
+from lwap.ui.finetune import form as finetune
 from tests.pages.driving import PAGES, ROOT, figures, settle, shown, texts_in
 
 TRIPLETS, PAIRS = ROOT / "assets/triplets.csv", ROOT / "assets/pairs.csv"
 DEV = ["sentence1", "sentence2", "score"]
-FIELDS = finetune.first() | {
-    name: field for group in finetune.GROUPS.values() for name, field in group.items()
+FIELDS = settings.first() | {
+    name: field for group in settings.GROUPS.values() for name, field in group.items()
 }
 
 
@@ -200,7 +201,7 @@ def test_every_setting_is_in_the_form():
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_field_arrives_in_the_run(name, open_form, unstarted):
     app = open_form()
-    if name not in finetune.first() and not finetune.has_effect(name, "supervised", "head", "lwap"):
+    if name not in settings.first() and not settings.has_effect(name, "supervised", "head", "lwap"):
         assert widget(app, name) is None  # nothing would read it
         change(app, "mode", "lora")
     value = FIELDS[name].probe
@@ -216,7 +217,7 @@ def test_each_field_arrives_in_the_run(name, open_form, unstarted):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_preset_arrives_as_it_is(preset, objective, open_form, unstarted, tiny_encoder_folder):
     app = open_form()
     app.segmented_control(key="train_preset").set_value(preset).run()
@@ -588,7 +589,7 @@ def test_rows_that_are_left_out_are_named(open_form):
 
 def test_a_public_set_is_fetched(open_form, unstarted, tmp_path, monkeypatch):
     def fetch(name, folder_, progress):
-        target = Path(folder_) / catalogue.public_set(name).files[0].path
+        target = Path(folder_) / public.public_set(name).files[0].path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TRIPLETS, target)
         return [target]
@@ -667,7 +668,7 @@ def test_a_run_is_stopped_resumed_killed_and_found_again_with_another_waiting(op
 
     # A second one waits for its turn, and is stopped while it waits.
     view(app, "New run")
-    assert "At work: long. A new run waits for its turn." in said(app)
+    assert "Running: long. A new run waits for its turn." in said(app)
     app.text_input(key="train_name").set_value("second").run()
     press(app, "train_start")
     follow(app, {"queued"})
@@ -723,7 +724,7 @@ def test_without_runs_there_is_a_word(open_page, runs):
 def test_a_run_of_the_link_that_is_gone_is_said(open_page, make):
     make("here")
     app = open_page("finetune", run="away")
-    assert "There is no run 'away' any more" in shown(app.main.warning)
+    assert "'away' is no longer there" in shown(app.main.warning)
     assert app.selectbox(key="run").value == "here"
     assert not app.exception
 
@@ -745,7 +746,7 @@ def test_numbers_curves_settings_and_log(open_page, make, downloads):
     assert "Step  \n**6 of 12**" in text
     assert "Loss  \n**2.4000**" in text
     assert "Best dev  \n**56.00 at step 6**" in text
-    assert "Rows a second  \n**20**" in text
+    assert "Rows per second  \n**20**" in text
     drawn = figures(app)
     assert {"run-course", "run-weights-over-time", "run-plane-path", "run-optimisation"} == set(
         drawn
@@ -809,7 +810,7 @@ def test_a_run_that_another_person_deletes_or_resumes(open_page, make, monkeypat
     shutil.rmtree(run.folder)
     app.run()
     assert not app.exception
-    assert "There is no run 'ours' any more" in shown(app.main.warning)
+    assert "'ours' is no longer there" in shown(app.main.warning)
     assert app.selectbox(key="run").value == "other"
     press(app, "run_delete")
     monkeypatch.setattr(control, "is_at_work", lambda run: True)

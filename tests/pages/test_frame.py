@@ -11,12 +11,11 @@ import pytest
 from streamlit.runtime import Runtime
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
-from streamlit.util import calc_hash
 
 import lwap
 from lwap.errors import InputError
 from lwap.ui import cache, frame
-from tests.pages.driving import PAGES, ROOT, SECONDS, TITLES, figures, settle, shown, trace
+from tests.pages.driving import FEW, PAGES, ROOT, SECONDS, TITLES, figures, settle, shown, trace
 
 QUESTIONS = {
     "layers": "Which layers does the model listen to for this sentence?",
@@ -45,7 +44,7 @@ def alpha(tiny_checkpoints):
 
 @pytest.mark.parametrize("page", list(PAGES))
 def test_every_page_has_title_question_and_reading(open_page, page):
-    app = open_page(page)
+    app = open_page(page, **FEW)
     assert not app.exception
     assert [title.value for title in app.title] == [TITLES[page]]
     assert app.main.markdown[0].value == QUESTIONS[page]
@@ -61,14 +60,22 @@ def test_every_page_is_tested():
     assert sorted(PAGES.values()) == sorted(f"pages/{f.name}" for f in ROOT.glob("pages/*.py"))
 
 
-def test_the_sidebar_states_the_facts(open_page):
-    facts = shown(open_page("layers").sidebar.caption)
+def test_the_frame_states_the_model_the_others_and_the_paper(open_page):
+    app = open_page("layers")
+    facts = shown(app.sidebar.caption)
     assert "4 states of 32" in facts
-    assert "lwap, query all, residual none" in facts
+    assert "**Pooling** lwap  \n" in facts
     assert "ten made-up triplets" in facts
     assert "71.25 [70.50, 72.00] on a made-up dev set" in facts
+    model = app.selectbox(key="model")
+    assert model.options == ["alpha", "beta", "last", "mix", "all-MiniLM-L6-v2"]
+    assert model.value == "alpha"
+    box = app.sidebar.expander[0]
+    assert box.label == "About"
+    assert "arXiv 2209.05972" in box.markdown[0].value
 
 
+@pytest.mark.slow
 def test_the_sidebar_states_what_a_plain_encoder_is(open_page):
     facts = shown(open_page("layers", model="all-MiniLM-L6-v2").sidebar.caption)
     assert "all-MiniLM-L6-v2, 7 states of 384" in facts
@@ -77,55 +84,38 @@ def test_the_sidebar_states_what_a_plain_encoder_is(open_page):
     assert "none recorded" in facts
 
 
-def test_the_picker_lists_checkpoints_then_the_plain_encoder(open_page):
-    app = open_page("layers")
-    assert app.selectbox(key="model").options == [
-        "alpha",
-        "beta",
-        "last",
-        "mix",
-        "all-MiniLM-L6-v2",
-    ]
-    assert app.selectbox(key="model").value == "alpha"
+@pytest.mark.slow
+@pytest.mark.parametrize("page", list(PAGES))
+def test_without_any_checkpoint_the_plain_encoder_is_there(open_page, monkeypatch, tmp_path, page):
+    monkeypatch.setenv("LWAP_DATA", str(tmp_path / "no data"))  # the sample is evaluated
+    app = open_page(page, checkpoints=tmp_path / "nothing here", **FEW)
+    assert not app.exception
+    settle(app)
+    assert not app.exception
+    assert not app.error
+    assert app.selectbox(key="model").options == ["all-MiniLM-L6-v2"]
+    assert is_drawn(app)
 
 
-def test_without_any_checkpoint_the_plain_encoder_is_there(open_page, monkeypatch, tmp_path):
-    open_page("layers")
-    monkeypatch.setenv("LWAP_CHECKPOINTS", str(tmp_path / "nothing here"))
-    for page in PAGES.values():
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS).run()
-        settle(app.switch_page(page).run())
-        assert not app.exception
-        assert not app.error
-        assert app.selectbox(key="model").options == ["all-MiniLM-L6-v2"]
-        assert is_drawn(app)
-
-
+@pytest.mark.slow
 def test_a_damaged_checkpoint_does_not_hide_the_others(open_page, tiny_checkpoints, tmp_path):
     copy = tmp_path / "checkpoints"
     shutil.copytree(tiny_checkpoints, copy)
     (copy / "alpha" / "lwap.json").write_text("{", "utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        open_page("layers")
-        patch.setenv("LWAP_CHECKPOINTS", str(copy))
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS).run()
-        assert app.selectbox(key="model").options[:2] == ["beta", "last"]
-        assert not app.error
+    app = open_page("layers", checkpoints=copy)
+    assert app.selectbox(key="model").options[:2] == ["beta", "last"]
+    assert not app.error
 
 
-def test_the_about_box_names_the_paper(open_page):
-    box = open_page("layers").sidebar.expander[0]
-    assert box.label == "About"
-    assert "arXiv 2209.05972" in box.markdown[0].value
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("page", list(PAGES))
 def test_an_empty_model_in_the_link_is_refused_or_passed_over(open_page, page):
-    app = open_page(page, model="")
+    app = open_page(page, model="", **FEW)
     assert not app.exception
     assert "No model was named" in shown(app.error) or is_drawn(app) or is_drawn(settle(app))
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_are(open_page, tiny_encoder_folder, tmp_path):
     folder = tmp_path / "a *starred* _one_ $x$ :red[y]"
     shutil.copytree(tiny_encoder_folder, folder)
@@ -136,21 +126,19 @@ def test_names_are_shown_as_they_are(open_page, tiny_encoder_folder, tmp_path):
     assert str(folder) in shown(app.sidebar.caption)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", list(PAGES))
 def test_the_first_request_of_a_fresh_server_may_be_for_any_page(open_page, monkeypatch, page):
     """Streamlit then takes pages/ for its older kind of app and runs the page without app.py."""
-    open_page("layers")
     monkeypatch.setattr(PagesManager, "uses_pages_directory", None)
-    app = AppTest.from_file(ROOT / "app.py", default_timeout=SECONDS)
-    app._page_hash = calc_hash(page)
-    app.run()
+    app = open_page(page, **FEW)
     assert not app.exception
     assert not app.error
     assert PagesManager.uses_pages_directory is False
     assert app.title[0].value == TITLES[page]
     assert app.selectbox(key="model").value == "alpha"
     assert "4 states of 32" in shown(app.sidebar.caption)
-    assert is_drawn(app)
+    assert is_drawn(app) or is_drawn(settle(app))
 
 
 # --- messages -----------------------------------------------------------------------------------
@@ -194,6 +182,7 @@ def test_every_mark_is_escaped(mark):
 # --- the door to the models ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_trained_anew_is_another_model(open_page, make_checkpoint):
     folder = make_checkpoint("mine")
     app = open_page("layers", model=str(folder))
@@ -205,18 +194,16 @@ def test_a_checkpoint_trained_anew_is_another_model(open_page, make_checkpoint):
     assert not np.allclose(trace(app, "sentence-weights", "layer weights")["z"], before)
 
 
-def test_results_are_remembered_up_to_a_limit(alpha):
-    for number in range(cache.MAX_RESULTS + 3):
-        cache.state_similarity(alpha, [f"Sentence {number}."])
-    assert len(cache._loaded(alpha).results) == cache.MAX_RESULTS
-
-
-def test_the_result_used_longest_ago_is_forgotten_first(alpha, monkeypatch):
-    monkeypatch.setattr(cache, "MAX_RESULTS", 2)
-    for text in ("First.", "Second.", "First.", "Third."):
-        cache.state_similarity(alpha, [text])
-    kept = [texts for _, texts in cache._loaded(alpha).results]
-    assert kept == [("First.",), ("Third.",)]
+def test_the_results_used_last_are_remembered_up_to_a_limit(alpha, encoded):
+    texts = [f"Sentence {number}." for number in range(cache.MAX_RESULTS + 1)]
+    first = [cache.state_similarity(alpha, [text]) for text in texts[:-1]]
+    encoded.clear()
+    assert cache.state_similarity(alpha, [texts[0]]) is first[0]
+    cache.state_similarity(alpha, [texts[-1]])
+    assert cache.state_similarity(alpha, [texts[0]]) is first[0]
+    again = cache.state_similarity(alpha, [texts[1]])  # the one used longest ago gave way
+    assert again is not first[1] and np.array_equal(again, first[1])
+    assert encoded == [1]  # a result that is forgotten is computed anew, its sentence is known
 
 
 def test_a_failure_is_not_remembered(alpha):
@@ -255,6 +242,7 @@ class StartedForGood(type(Runtime)):
             setattr(Runtime, name, value)
 
 
+@pytest.mark.slow
 def test_two_sessions_at_once_show_the_same(open_page, monkeypatch):
     texts = ["Two people ask at once.", "Both get the same."]
     alone = open_page("layers", s=[*texts, "Asked alone."])

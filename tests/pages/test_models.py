@@ -14,9 +14,10 @@ from lwap.checkpoints.manifest import checkpoint_names, read_info
 from lwap.encoding.sources import BUNDLED
 from lwap.jobs import Run
 from lwap.jobs.control import write_worker
-from lwap.library.stored import delete, import_checkpoint, zip_checkpoint
-from lwap.ui import models as ui_models
-from tests.pages.driving import PAGES, figures, shown, texts_in, trace
+from lwap.library.archive import MAX_ZIP_BYTES, import_checkpoint, zip_checkpoint
+from lwap.library.edit import delete
+from lwap.ui.models import one as ui_models
+from tests.pages.driving import FEW, PAGES, figures, is_dark, shown, texts_in, trace
 
 
 @pytest.fixture
@@ -111,8 +112,10 @@ def test_the_figure_has_the_recorded_weights(open_models, mine):
     assert np.isnan(drawn[0, 4:]).all()  # it has four states
     assert drawn[1].tolist() == [0, 0, 0, 0, 0, 0, 1]  # the mean of the last layer
     assert "No weights recorded: alpha, beta, last, mix." in shown(app.main.caption)
+    assert not is_dark(app)
 
 
+@pytest.mark.slow
 def test_the_shipped_ones_are_drawn(open_page, runs):
     app = open_page("models", shipped=True)
     assert_is_whole(app)
@@ -134,12 +137,9 @@ def test_a_model_that_was_trained_in_another_way_says_so(open_models, mine):
     assert "**Trained** LoRA on d, 1,234 rows" in said(app)
 
 
+@pytest.mark.slow
 def test_a_dark_browser_gets_a_dark_figure(open_models, mine):
-    colors = [
-        figures(open_models(theme=theme))["model-weights"]["layout"]["font"]["color"]
-        for theme in ("light", "dark")
-    ]
-    assert colors[0] != colors[1]
+    assert is_dark(open_models(theme="dark"))
 
 
 @pytest.mark.parametrize("damage", ["manifest", "missing", "newer"])
@@ -159,11 +159,12 @@ def test_a_damaged_one_is_shown_with_its_problem_and_can_be_deleted(open_models,
     assert message[damage] in shown(app.error)
     assert app.button(key="model_use").disabled
     press(press(app, "delete"), "delete_now")
-    assert "'mine' is deleted. Of its run stay: log.txt." in shown(app.success)
+    assert "'mine' is deleted. Kept from its run: log.txt." in shown(app.success)
     assert "mine" not in table(app).index
     assert not (mine / "model").exists()
 
 
+@pytest.mark.slow
 def test_two_of_one_name_are_kept_apart(open_models, mine, runs, taken):
     (runs / "mine").rename(runs / "alpha")
     app = open_models()
@@ -233,6 +234,7 @@ def test_a_checkpoint_without_a_card_says_so(open_models, mine):
 # --- what can be done ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_use_puts_it_into_the_picker(open_models, mine):
     app = press(open_models(checkpoint="mine"), "use")
     assert app.selectbox(key="model").value == "mine"
@@ -273,6 +275,7 @@ def test_what_is_not_ones_own_cannot_be_changed(open_models, mine, name):
     assert app.button(key="model_delete").disabled
 
 
+@pytest.mark.slow
 def test_rename_asks_for_a_name_and_the_picker_follows(open_models, mine, runs):
     app = open_models(checkpoint="mine", model="mine")
     press(app, "rename")
@@ -283,7 +286,7 @@ def test_rename_asks_for_a_name_and_the_picker_follows(open_models, mine, runs):
     app.text_input(key="models_new_name").set_value(" mine-v2 ")
     press(app, "rename_now")
     assert not app.error and not app.sidebar.warning
-    assert "'mine' is called 'mine-v2' now." in shown(app.success)
+    assert "'mine' is now called 'mine-v2'." in shown(app.success)
     assert app.selectbox(key="checkpoint").value == "mine-v2"
     assert app.selectbox(key="model").value == "mine-v2"
     assert not [field for field in app.text_input if field.key == "models_new_name"]
@@ -295,13 +298,13 @@ def test_delete_asks_says_what_is_lost_and_the_picker_falls_back(open_models, mi
     assert "Delete mine? Its weights, its card and its scores are lost" in said(app).replace(
         "*", ""
     )
-    assert "What else the run wrote stays: log.txt." in said(app)
+    assert "Other files of the run are kept: log.txt." in said(app)
     assert (mine / "model").is_dir()
     press(app, "delete_not")
     assert "Delete mine?" not in said(app)
     press(press(app, "delete"), "delete_now")
     assert not app.error and not app.exception
-    assert "'mine' is deleted. Of its run stay: log.txt." in shown(app.success)
+    assert "'mine' is deleted. Kept from its run: log.txt." in shown(app.success)
     assert app.selectbox(key="model").value == "alpha"
     assert "'mine' is no longer there" in shown(app.sidebar.warning)
     assert app.selectbox(key="checkpoint").value == "alpha"
@@ -343,14 +346,12 @@ def test_somebody_else_deletes_it_meanwhile(open_models, mine, runs, what):
     assert app.selectbox(key="checkpoint").value == "alpha"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "key"), [("evaluate", "second"), ("space", "space_model"), ("layers", "other")]
 )
 def test_no_other_picker_stays_on_what_is_gone(open_page, mine, page, key):
-    app = open_page("layers", by_model="true") if page == "layers" else open_page(page)
-    if page == "layers":
-        app.segmented_control(key="view").set_value("Difference").run()
-        app.toggle(key="by_model").set_value(True).run()
+    app = open_page(page, view="Difference", by_model="true", **FEW)
     app.selectbox(key=key).set_value("mine").run()
     assert not app.error
     delete("mine")
@@ -367,8 +368,9 @@ def test_a_download_is_what_can_be_imported(open_models, mine, taken):
     assert import_checkpoint(packed, "again").info.name == "again"
 
 
-def test_what_is_too_large_is_not_offered(open_models, mine, monkeypatch):
-    monkeypatch.setattr(ui_models, "MAX_ZIP_BYTES", 1000)
+def test_what_is_too_large_is_not_offered(open_models, mine):
+    with (mine / "model" / "large.bin").open("wb") as file:
+        file.truncate(MAX_ZIP_BYTES + 1)  # takes no room on the disk
     app = open_models(checkpoint="mine")
     (button,) = [entry for entry in app.get("download_button") if "Download" in str(entry.proto)]
     assert button.proto.disabled
@@ -421,7 +423,7 @@ def test_an_evil_zip_is_a_message_and_nothing_is_kept(open_models, runs):
 def test_one_source_is_needed(open_models, runs, both):
     options = {"file": ("a.zip", b"x", "application/zip"), "path": "/a"} if both else {}
     app = ask_import(open_models(), **options)
-    assert "Choose a zip file, or type a path; one of the two." in shown(app.error)
+    assert "Choose a zip file or type a path, not both." in shown(app.error)
 
 
 def test_names_are_shown_as_they_are(open_models, runs, tiny_checkpoints):

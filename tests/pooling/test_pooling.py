@@ -453,7 +453,7 @@ def test_scalar_mix_refuses_a_single_state():
 
 
 def test_check_choice_gives_a_member():
-    from lwap.pooling.layer_attention import Query
+    from lwap.pooling.declarations import Query
 
     assert check_choice("query", "last", Query) is Query.LAST
     assert check_choice("query", Query.ALL, Query) is Query.ALL

@@ -11,9 +11,10 @@ import pytest
 
 from lwap.datasets.readers import SentenceTable
 from lwap.evaluation import geometry as measures
-from lwap.evaluation.benchmark import Column, StsResult, Task
-from lwap.evaluation.spaces import GEOMETRY, GeometryResult
+from lwap.evaluation.result import Column, StsResult
+from lwap.evaluation.spaces import GeometryResult, geometry_columns
 from lwap.evaluation.sts import Aggregation, Correlations
+from lwap.evaluation.tasks import Task
 from lwap.projection.neighbours import neighbours
 from lwap.projection.quality import quality
 from lwap.projection.space import Space, draw_maps, neighbourhood_change
@@ -204,7 +205,11 @@ def layered(make_result) -> StsResult:
 
 
 def geometry(model: str = "mine", **changes) -> GeometryResult:
-    rows = [dict.fromkeys(GEOMETRY, 0.5), dict.fromkeys(GEOMETRY, 0.25), dict.fromkeys(GEOMETRY)]
+    rows = [
+        dict.fromkeys(geometry_columns(), 0.5),
+        dict.fromkeys(geometry_columns(), 0.25),
+        dict.fromkeys(geometry_columns()),
+    ]
     names = ("lwap", "mean", "layer_cls:0")
     table = pd.DataFrame([{"strategy": name, **row} for name, row in zip(names, rows, strict=True)])
     facts = {
@@ -219,7 +224,9 @@ def geometry(model: str = "mine", **changes) -> GeometryResult:
         "is_exact": True,
         "seed": 0,
     }
-    return GeometryResult(table=table.astype(dict.fromkeys(GEOMETRY, float)), **facts | changes)
+    return GeometryResult(
+        table=table.astype(dict.fromkeys(geometry_columns(), float)), **facts | changes
+    )
 
 
 def test_the_report_asks_no_server_for_anything(layered):
@@ -278,7 +285,7 @@ def test_the_report_holds_every_number_and_its_provenance(make_result):
     assert f"{len(rows)} rows" in report.visible
     cells = report.inside("td")
     width = len(rows.columns)
-    assert len(cells) == 3 * (1 + len(GEOMETRY)) + width * len(rows)
+    assert len(cells) == 3 * (1 + len(geometry_columns())) + width * len(rows)
     first = cells[-width * len(rows) :][:width]
     assert first == ["plain", "mine", "lwap", "all", "80.13", "79.18", "81.08", "3"]
     assert "–" in cells and "nan" not in report.visible.lower()

@@ -452,11 +452,10 @@ def test_any_script_is_counted(settings, dev_pairs, tiny_model):
     assert found.lengths.least >= 3
 
 
-def test_a_prompt_counts(tiny_model, monkeypatch):
-    plain = count_tokens(["one two"], tiny_model)
-    monkeypatch.setattr(tiny_model, "prompts", {"ask": "a b c "})
-    monkeypatch.setattr(tiny_model, "default_prompt_name", "ask")
-    assert count_tokens(["one two"], tiny_model) == plain + 3
+def test_a_prompt_counts(model):
+    plain = count_tokens(["one two"], model)
+    model.prompts, model.default_prompt_name = {"ask": "a b c "}, "ask"
+    assert count_tokens(["one two"], model) == plain + 3
 
 
 # --- steps --------------------------------------------------------------------------------------

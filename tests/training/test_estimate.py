@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +14,16 @@ import torch
 
 from lwap.checkpoints.load import load
 from lwap.datasets.readers import read_training
-from lwap.training import TrainConfig, train
-from lwap.training import estimate as module
+from lwap.training import TrainConfig, timing, train
+from lwap.training import memory as memory_module
 from lwap.training.batches import embed_columns
 from lwap.training.check import check_data
-from lwap.training.estimate import _Probe, _Size, activation_bytes, estimate, free_memory
+from lwap.training.estimate import estimate
 from lwap.training.examples import Examples
 from lwap.training.loop import last_checkpoint
+from lwap.training.memory import Size, activation_bytes, free_memory
 from lwap.training.model import new_model
+from lwap.training.probe import Probe
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("head", "lora", "full")
@@ -66,7 +69,7 @@ def test_activations_are_what_autograd_keeps(mode, dropout, settings, triplets, 
     # Wide enough for the large parts to decide.
     folder = make_encoder("bert", hidden_size=128, intermediate_size=512, num_attention_heads=4)
     config = settings(mode=mode, dropout=dropout, encoder=str(folder))
-    probe = _Probe(config, Examples.of(triplets, "supervised"), load(str(folder), device="cpu"))
+    probe = Probe(config, Examples.of(triplets, "supervised"), load(str(folder), device="cpu"))
     model = probe.model.train()
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -80,14 +83,14 @@ def test_activations_are_what_autograd_keeps(mode, dropout, settings, triplets, 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         embed_columns(model, columns)
     measured = sum(value.untyped_storage().nbytes() for value in kept.values())
-    found = activation_bytes(_Size.of(config, model), probe.batches[0], has_dropout=dropout > 0)
+    found = activation_bytes(Size.of(config, model), probe.batches[0], has_dropout=dropout > 0)
     assert found == pytest.approx(measured, rel=0.15)
 
 
 def test_activations_are_korthikantis_where_masks_take_a_byte():
     """34 s b h + 5 a s² b of the paper, for L layers, values of 2 bytes, an inner size of 4 h."""
     s, b, h, a, layers = 20, 3, 64, 4, 5
-    size = _Size(0, 0, 0, layers + 1, h, layers, 4 * h, a)
+    size = Size(0, 0, 0, layers + 1, h, layers, 4 * h, a)
     paper = layers * (34 * s * b * h + 5 * a * s * s * b)
     # Here: masks as wide as values, one byte more; the embeddings' 4 D are ours.
     masks = layers * (2 * s * b * h + a * s * s * b)
@@ -177,8 +180,8 @@ def test_max_tokens_needs_less_memory(of, settings, triplets):
     ],
 )
 def test_too_little_memory_is_a_problem(changes, message, of, settings, triplets, monkeypatch):
-    monkeypatch.setattr(module, "PROCESS_BYTES", 0)
-    monkeypatch.setattr(module, "free_memory", lambda: 500_000)
+    monkeypatch.setattr(memory_module, "PROCESS_BYTES", 0)
+    monkeypatch.setattr(memory_module, "free_memory", lambda: 500_000)
     (problem,) = of(settings(**changes), triplets).problems
     assert re.search(message, problem), problem
     assert problem.startswith("The run needs about ")
@@ -193,17 +196,17 @@ def test_too_little_memory_is_a_problem(changes, message, of, settings, triplets
     ],
 )
 def test_the_advice_goes_by_what_is_largest(mode, largest, advice, settings):
-    memory = module.Memory("cpu", {"process": 1, largest: 5 * 10**9}, 2 * 10**9)
-    (problem,) = module._memory_problems(settings(mode=mode), [memory])
+    memory = memory_module.Memory("cpu", {"process": 1, largest: 5 * 10**9}, 2 * 10**9)
+    (problem,) = memory_module.memory_problems(settings(mode=mode), [memory])
     assert problem == (
         f"The run needs about 5.0 GB of memory on cpu, 5.0 GB of it for {largest}, and 2.0 GB are "
-        f"free. {module._memory_advice(settings(mode=mode), largest)}"
+        f"free. {memory_module._memory_advice(settings(mode=mode), largest)}"
     )
     assert advice in problem
 
 
 def test_enough_memory_is_no_problem(of, settings, triplets, monkeypatch):
-    monkeypatch.setattr(module, "free_memory", lambda: 10**12)
+    monkeypatch.setattr(memory_module, "free_memory", lambda: 10**12)
     assert of(settings(mode="full"), triplets).problems == ()
 
 
@@ -232,7 +235,7 @@ def test_the_disk_holds_what_is_written(mode, of, settings, triplets, dev_pairs,
     checkpoint = last_checkpoint(tmp_path)
     sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
     written = sum(size for name, size in sizes.items() if name.endswith((".safetensors", ".pt")))
-    expected = (found.disk - module.SMALL_FILES) / 2
+    expected = (found.disk - memory_module.SMALL_FILES) / 2
     assert expected == pytest.approx(written, rel=0.2)
     assert found.disk >= 2 * sum(sizes.values())
 
@@ -245,7 +248,7 @@ def test_a_full_disk_is_a_problem(mode, of, settings, triplets, tmp_path, monkey
         asked.append(folder)
         return SimpleNamespace(free=2_000_000)
 
-    monkeypatch.setattr(module.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     found = of(settings(mode=mode), triplets, folder=tmp_path / "not" / "yet" / "there")
     assert asked == [tmp_path]
     assert found.disk_free == 2_000_000
@@ -278,7 +281,7 @@ def test_every_run_has_an_estimate(mode, objective, of, settings, triplets, dev_
 @pytest.fixture
 def steady(monkeypatch):
     """Let everything that is timed take as long as it did on a machine that nobody knows."""
-    monkeypatch.setattr(module, "_timed", lambda work, device: (work(), 0.01)[1])
+    monkeypatch.setattr(timing, "_timed", lambda work, device: (work(), 0.01)[1])
 
 
 def test_time_grows_with_the_work(of, settings, triplets, dev_pairs, steady):

@@ -1,7 +1,6 @@
 """Training beyond the head: LoRA and full runs, dropout views, large batches, what is saved."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +9,14 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import lwap
 from lwap.checkpoints.load import identify_encoder, load
 from lwap.checkpoints.manifest import Contents, read_info
 from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.adapters import ADAPTER, add_adapter, apply_adapter
+from lwap.encoding.encoder import LayerwiseTransformer
 from lwap.errors import CheckpointError, ConfigError, InputError
 from lwap.pooling.strategies import own_vectors
 from lwap.training import TrainConfig, train
@@ -24,40 +25,33 @@ from lwap.training.examples import Examples
 from lwap.training.frozen import BankEncoder, dropout_views, view
 from lwap.training.objectives import CachedContrastiveLoss, ContrastiveLoss, info_nce
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTENTS = {"head": Contents.HEAD, "lora": Contents.ADAPTER, "full": Contents.ENCODER}
 
 
 @pytest.fixture(scope="module")
-def dev_pairs() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "assets/pairs.csv")[["sentence1", "sentence2", "score"]]
+def settings(settings):
+    """Return a function that makes a small run of everything, encoder included; 3 steps."""
 
-
-@pytest.fixture(scope="module")
-def triplets() -> pd.DataFrame:
-    """48 triplets of the example sentences: the same said otherwise, and another message."""
-    table = pd.read_csv(ROOT / "assets/sentences.csv")
-    plain, formal = (
-        table[table.register == name].sentence.tolist() for name in ("plain", "formal")
-    )
-    rows = zip(plain[:48], formal[:48], plain[100:148], strict=True)
-    return pd.DataFrame(rows, columns=["sent0", "sent1", "hard_neg"])
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_encoder_folder):
     def make(**changes) -> TrainConfig:
-        small = {
-            "encoder": str(tiny_encoder_folder),
-            "mode": "full",
-            "batch_size": 16,
-            "learning_rate": 1e-3,
-            "eval_steps": 2,
-            "precision": "fp32",
-        }
-        return TrainConfig(**(small | changes))
+        return settings(**{"mode": "full", "epochs": 1, "learning_rate": 1e-3, **changes})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def run_of(settings, triplets, dev_pairs):
+    """Return a function from mode and pooling to such a run, made once. Do not change it."""
+    made = {}
+
+    def run(mode: str, pooling: str):
+        if (mode, pooling) not in made:
+            rate = 1e-3 if mode == "full" else 1e-2
+            config = settings(mode=mode, pooling=pooling, learning_rate=rate)
+            made[mode, pooling] = train(config, triplets, dev_pairs)
+            assert made[mode, pooling].best_step > 0
+        return made[mode, pooling]
+
+    return run
 
 
 def encoder_weights(model) -> dict[str, torch.Tensor]:
@@ -80,32 +74,30 @@ def columns_of(model, *texts: list[str]) -> list[dict]:
 def test_a_batch_in_groups_gives_what_each_column_gives_alone(
     share, group_tokens, tiny_model, triplets
 ):
-    model = tiny_model.eval()
     texts = [triplets[name][:7].tolist() for name in triplets]
     texts[2] = [texts[0][3]] * 3 + texts[2][:4]  # a sentence of another column, repeated
-    columns = columns_of(model, *texts)
-    found = embed_columns(model, columns, share=share, group_tokens=group_tokens)
+    columns = columns_of(tiny_model, *texts)
+    found = embed_columns(tiny_model, columns, share=share, group_tokens=group_tokens)
     for made, features in zip(found, columns, strict=True):
-        expected = model(dict(features))["sentence_embedding"]
+        expected = tiny_model(dict(features))["sentence_embedding"]
         torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_shared_sentences_are_encoded_once(tiny_model, monkeypatch):
+def test_shared_sentences_are_encoded_once(tiny_model):
     rows = []
-    forward = type(tiny_model[0]).forward
-
-    def spy(self, features, **options):
-        rows.append(tuple(features["input_ids"].shape))
-        return forward(self, features, **options)
-
-    monkeypatch.setattr(type(tiny_model[0]), "forward", spy)
     texts = ["A heron waits.", "A heron waits in the reeds by the river."]
     columns = columns_of(tiny_model, texts, [texts[0]] * 2, texts[::-1])
-    embed_columns(tiny_model, columns, group_tokens=10_000)
-    assert sum(count for count, _ in rows) == 2
-    rows.clear()
-    embed_columns(tiny_model, columns, share=False, group_tokens=10_000)
-    assert sum(count for count, _ in rows) == 6
+    hook = tiny_model[0].register_forward_pre_hook(
+        lambda module, inputs: rows.append(len(inputs[0]["input_ids"]))
+    )
+    try:
+        embed_columns(tiny_model, columns, group_tokens=10_000)
+        assert sum(rows) == 2
+        rows.clear()
+        embed_columns(tiny_model, columns, share=False, group_tokens=10_000)
+        assert sum(rows) == 6
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize(
@@ -160,19 +152,19 @@ def test_half_precision_embeddings_are_compared_in_full():
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_a_cached_batch_has_the_loss_and_gradients_of_the_whole(weight, tiny_model, triplets):
+def test_a_cached_batch_has_the_loss_and_gradients_of_the_whole(weight, model, triplets):
     columns = [triplets[name][:8].tolist() for name in triplets]
     found = []
     for loss in (
-        ContrastiveLoss(tiny_model.eval(), 0.1, weight),
-        CachedContrastiveLoss(tiny_model, 0.1, weight, mini_batch=3),
+        ContrastiveLoss(model.eval(), 0.1, weight),
+        CachedContrastiveLoss(model, 0.1, weight, mini_batch=3),
     ):
-        tiny_model.zero_grad()
-        value = loss(columns_of(tiny_model, *columns), None)
+        model.zero_grad()
+        value = loss(columns_of(model, *columns), None)
         value.backward()
         gradients = {
             name: value.grad.clone()
-            for name, value in tiny_model.named_parameters()
+            for name, value in model.named_parameters()
             if value.grad is not None
         }
         found.append((value.item(), gradients))
@@ -180,68 +172,61 @@ def test_a_cached_batch_has_the_loss_and_gradients_of_the_whole(weight, tiny_mod
     assert found[0][1].keys() == found[1][1].keys()
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(gradient, found[1][1][name], atol=1e-4, rtol=1e-3)
-    tiny_model.zero_grad()
+    model.zero_grad()
 
 
-def test_two_views_differ_by_dropout_alone(tiny_model):
+def test_two_views_differ_by_dropout_alone(model):
     texts = ["A heron waits in the reeds.", "The crane lifts a beam.", "Nobody swims here."]
-    loss = ContrastiveLoss(tiny_model, 0.05, share=False)
-    tiny_model.train()
+    loss = ContrastiveLoss(model, 0.05, share=False)
+    model.train()
     torch.manual_seed(0)
-    first, second = embed_columns(tiny_model, columns_of(tiny_model, texts, texts), share=False)
+    first, second = embed_columns(model, columns_of(model, texts, texts), share=False)
     assert not torch.allclose(first, second)
-    tiny_model.eval()  # no dropout: the closed form of cos(a, a) = 1
-    first, second = embed_columns(tiny_model, columns_of(tiny_model, texts, texts), share=False)
+    model.eval()  # no dropout: the closed form of cos(a, a) = 1
+    first, second = embed_columns(model, columns_of(model, texts, texts), share=False)
     torch.testing.assert_close(first, second)
     unit = functional.normalize(first, dim=1)
     logits = (unit @ unit.T / 0.05).detach()
     closed = -(1 / 0.05 - torch.logsumexp(logits, dim=1)).mean()
-    found = loss(columns_of(tiny_model, texts, texts), None)
+    found = loss(columns_of(model, texts, texts), None)
     assert found.item() == pytest.approx(closed.item(), abs=1e-4)
-    theirs = MultipleNegativesRankingLoss(tiny_model, scale=20)
-    assert found.item() == pytest.approx(theirs(columns_of(tiny_model, texts, texts), None).item())
+    theirs = MultipleNegativesRankingLoss(model, scale=20)
+    assert found.item() == pytest.approx(theirs(columns_of(model, texts, texts), None).item())
 
 
-def test_views_of_a_frozen_encoder_differ_and_dropout_0_makes_them_equal(tiny_model):
+def test_views_of_a_frozen_encoder_differ_and_dropout_0_makes_them_equal(model):
     texts = ["A heron waits in the reeds.", "Nobody swims."]
-    names, query, means = dropout_views(tiny_model, texts, views=2)
+    names, query, means = dropout_views(model, texts, views=2)
     assert names == [view(text, number) for number in (0, 1) for text in texts]
     assert not torch.allclose(means[0], means[2])
     head = BankEncoder((names, query, means))
     made = head(head.preprocess([view(texts[1], 1)]))
     torch.testing.assert_close(made["layer_means"][0], means[3])
-    for module in tiny_model.modules():
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    _, _, means = dropout_views(tiny_model, texts, views=2)
+    _, _, means = dropout_views(model, texts, views=2)
     torch.testing.assert_close(means[0], means[2])
     torch.testing.assert_close(means[1], means[3])
 
 
-def test_views_are_made_in_the_precision_that_is_set(settings, triplets, dev_pairs, monkeypatch):
-    from lwap.training import frozen
-
-    asked = []
-    original = frozen.in_precision
-
-    def spy(precision, device):
-        asked.append(str(precision))
-        return original(precision, device)
-
-    monkeypatch.setattr(frozen, "in_precision", spy)
-    for precision in ("bf16", "fp32"):
+def test_views_are_made_in_the_precision_that_is_set(settings, triplets, dev_pairs):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        events = []
         config = settings(mode="head", objective="unsupervised", precision=precision, max_steps=1)
-        train(config, triplets["sent0"].tolist(), dev_pairs)
-    assert asked == ["bf16", "fp32"]
+        train(config, triplets["sent0"].tolist(), dev_pairs, log=events.append)
+        losses += [event["loss"] for event in events if event["event"] == "step"]
+    assert 0 < abs(losses[1] - losses[0]) < 0.1  # rounded, under the same dropout masks
 
 
-def test_views_in_bf16_are_those_in_fp32_but_for_rounding(tiny_model):
+def test_views_in_bf16_are_those_in_fp32_but_for_rounding(model):
     texts = ["A heron waits in the reeds.", "Nobody swims."]
-    for module in tiny_model.modules():
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    _, _, exact = dropout_views(tiny_model, texts, views=2)
-    _, _, rounded = dropout_views(tiny_model, texts, views=2, precision="bf16")
+    _, _, exact = dropout_views(model, texts, views=2)
+    _, _, rounded = dropout_views(model, texts, views=2, precision="bf16")
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     assert functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.999
@@ -252,10 +237,8 @@ def test_views_in_bf16_are_those_in_fp32_but_for_rounding(tiny_model):
 
 @pytest.mark.parametrize("pooling", ["lwap", "scalar_mix", "cls", "mean"])
 @pytest.mark.parametrize("mode", ["full", "lora"])
-def test_what_is_trained_changes_and_nothing_else(
-    mode, pooling, settings, triplets, dev_pairs, tiny_encoder_folder
-):
-    result = train(settings(mode=mode, pooling=pooling), triplets, dev_pairs)
+def test_what_is_trained_changes_and_nothing_else(mode, pooling, run_of, tiny_encoder_folder):
+    result = run_of(mode, pooling)
     before = encoder_weights(load(str(tiny_encoder_folder)))
     after = encoder_weights(result.model)
     if mode == "lora":
@@ -273,8 +256,8 @@ def test_what_is_trained_changes_and_nothing_else(
 @pytest.mark.parametrize("mode", ["head", "lora", "full"])
 @pytest.mark.parametrize("objective", ["supervised", "unsupervised"])
 def test_a_seed_decides_everything(objective, mode, settings, triplets, dev_pairs):
-    config = settings(mode=mode, objective=objective, epochs=1)
-    first, second = (train(config, triplets, dev_pairs) for _ in range(2))
+    config = settings(mode=mode, objective=objective, max_steps=2)
+    first, second = (train(config, triplets[:30], dev_pairs) for _ in range(2))
     assert first.history.loss[1:].tolist() == second.history.loss[1:].tolist()
     texts = ["A heron waits.", "Nobody swims in the river."]
     np.testing.assert_array_equal(first.model.encode(texts), second.model.encode(texts))
@@ -283,13 +266,13 @@ def test_a_seed_decides_everything(objective, mode, settings, triplets, dev_pair
 @pytest.mark.parametrize("mode", ["head", "lora", "full"])
 @pytest.mark.parametrize("pooling", ["lwap", "cls", "mean"])
 def test_a_saved_model_gives_the_same_embeddings(
-    pooling, mode, settings, triplets, dev_pairs, tmp_path, tiny_encoder_folder
+    pooling, mode, settings, run_of, tmp_path, tiny_encoder_folder
 ):
     if (mode, pooling) == ("head", "mean"):
         with pytest.raises(ConfigError, match="pooling 'mean' has no weights"):
             settings(mode=mode, pooling=pooling)
         return
-    result = train(settings(mode=mode, pooling=pooling), triplets, dev_pairs)
+    result = run_of(mode, pooling)
     texts = ["A heron waits.", "Nobody swims in the river.", "x"]
     expected = result.model.encode(texts)
     bank = lwap.encode_layers(result.model, texts)
@@ -314,8 +297,8 @@ def test_a_saved_model_gives_the_same_embeddings(
     lwap.verify(str(folder))
 
 
-def test_the_score_is_that_of_the_models_own_encode(settings, triplets, dev_pairs):
-    result = train(settings(pooling="cls", mode="lora"), triplets, dev_pairs)
+def test_the_score_is_that_of_the_models_own_encode(run_of, dev_pairs):
+    result = run_of("lora", "cls")
     first, second = (
         result.model.encode(dev_pairs[name].tolist(), normalize_embeddings=True).astype(float)
         for name in ("sentence1", "sentence2")
@@ -367,30 +350,23 @@ def test_what_would_be_ignored_is_refused(changes, message, settings):
         settings(**changes)
 
 
-def test_dropout_max_tokens_and_rates_arrive(settings, triplets, dev_pairs, monkeypatch):
-    from sentence_transformers import SentenceTransformerTrainer
+def test_dropout_max_tokens_and_accumulation_arrive(settings, triplets, dev_pairs):
+    seen, events = set(), []
 
-    ran = []
-    original = SentenceTransformerTrainer.train
+    def read(module, inputs):
+        if isinstance(module, LayerwiseTransformer) and module.training:
+            shares = {m.p for m in module.model.modules() if isinstance(m, torch.nn.Dropout)}
+            seen.add((frozenset(shares), inputs[0]["input_ids"].shape[1]))
 
-    def spy(self, *args, **kwargs):
-        transformer = self.model[0]
-        shares = {m.p for m in transformer.model.modules() if isinstance(m, torch.nn.Dropout)}
-        width = transformer.preprocess(["word " * 40])["input_ids"].shape[1]
-        ran.append((self, shares, width))
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(SentenceTransformerTrainer, "train", spy)
-    config = settings(
-        dropout=0.25, max_tokens=7, head_learning_rate=0.02, accumulation=2, max_steps=1, warmup=0.0
-    )
-    result = train(config, triplets, dev_pairs)
-    ((trainer, shares, width),) = ran
-    assert shares == {0.25}
-    assert width == 7
-    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {0.02, 1e-3}
-    assert trainer.args.gradient_accumulation_steps == 2
-    assert trainer.state.global_step == 1
+    config = settings(dropout=0.25, max_tokens=7, accumulation=2, batch_size=10)
+    hook = register_module_forward_pre_hook(read)
+    try:
+        result = train(config, triplets, dev_pairs, log=events.append)
+    finally:
+        hook.remove()
+    assert seen == {(frozenset({0.25}), 7)}
+    rows = [event["rows"] for event in events if event["event"] == "step"]
+    assert rows == [20, 20, 20]
     assert result.model[0].preprocess(["word " * 40])["input_ids"].shape[1] > 7  # as it was
 
 
@@ -406,15 +382,6 @@ def test_dev_sentences_are_read_whole_whatever_is_cut_off_in_training(
     assert before["dev"] == pytest.approx(start["untouched"], abs=1e-3)
 
 
-def test_patience_ends_a_run(settings, triplets, dev_pairs, monkeypatch):
-    from lwap.training.dev_evaluation import DevSet
-
-    monkeypatch.setattr(DevSet, "look", lambda dev, model: {"dev": 1.0})
-    result = train(settings(epochs=10, eval_steps=1, patience=3), triplets, dev_pairs)
-    assert result.history.step.tolist() == [0, 1, 2, 3]
-    assert result.best_step == 0
-
-
 def test_sentences_need_dev_pairs_and_the_unsupervised_objective(settings, triplets):
     texts = triplets["sent0"].tolist()
     with pytest.raises(ConfigError, match="has no positives to hold out"):
@@ -424,7 +391,7 @@ def test_sentences_need_dev_pairs_and_the_unsupervised_objective(settings, tripl
 
 
 def test_pairs_without_hard_negatives_are_trained_on(settings, triplets, dev_pairs):
-    result = train(settings(), triplets[["sent0", "sent1"]], dev_pairs)
-    assert result.triplets == 48
+    result = train(settings(max_steps=1), triplets[["sent0", "sent1"]], dev_pairs)
+    assert result.triplets == 60
     with pytest.raises(InputError, match="have no column 'hard_neg'"):
         Examples.of(triplets.rename(columns={"hard_neg": "negative"}), "supervised")

@@ -3,10 +3,9 @@
 import pytest
 
 from lwap.errors import ConfigError
+from lwap.registry import OBJECTIVES
 from lwap.training import TrainConfig
 from lwap.training.presets import PRESETS, config_of
-
-OBJECTIVES = ("supervised", "unsupervised")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -15,7 +14,9 @@ def test_a_preset_is_a_valid_run_and_all_of_it_arrives(name, objective):
     preset = PRESETS[name]
     config = config_of(name, objective)
     assert config.objective == objective
-    said = {**preset.settings, **getattr(preset, objective)}
+    has_positives = OBJECTIVES[objective].has_positives
+    own = preset.with_positives if has_positives else preset.without_positives
+    said = {**preset.settings, **own}
     assert said  # nothing said, nothing tested
     # What would be ignored is refused by TrainConfig itself.
     assert {key: getattr(config, key) for key in said} == said

@@ -1,23 +1,21 @@
 """Evaluations in threads: turns, stops, failures, and what is kept of them."""
 
 import logging
-import threading
-import time
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from lwap.checkpoints.cached import WhitenOn
 from lwap.errors import InputError, ModelError
-from lwap.evaluation import benchmark, spaces
-from lwap.evaluation.benchmark import Task, evaluate_sts
-from lwap.evaluation.spaces import evaluate_geometry
-from lwap.ui import evaluations
-from lwap.ui.evaluations import DONE, FAILED, RUNNING, STOPPED, WAITING, Evaluation, Request
+from lwap.evaluation.benchmark import evaluate_sts
+from lwap.evaluation.tasks import Task
+from lwap.ui import cache
+from lwap.ui.evaluate import evaluations
+from lwap.ui.evaluate.evaluations import Evaluation, Request
+from lwap.ui.work import DONE, FAILED, RUNNING, STOPPED, WAITING
+from tests.holding import SECONDS, Gate, Watched
 
 NAMES = ("mean", "layer_mean:1")  # of strategies
-SECONDS = 60  # before a thread counts as hung
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +23,7 @@ def own_registry(tmp_path, monkeypatch):
     """Give each test a server that was asked for nothing yet, with an empty cache on disk."""
     monkeypatch.setenv("LWAP_CACHE", str(tmp_path / "cache"))
     evaluations._registry.clear()
+    cache._load.clear()  # a model holds on to the folder of its cache
     yield
     for found in evaluations._registry().found.values():
         found.stop()
@@ -58,27 +57,23 @@ def start(tasks, *models, whiten_on=None) -> Evaluation:
     return evaluations.start(request_of(tasks, *models, whiten_on=digest), tasks, whiten_on)
 
 
-class Gate:
-    """Holds what passes until it is opened."""
+def held(entry: Task, gate: Gate) -> Watched:
+    """Return a task whose scores are read when the gate is opened; they are read last."""
+    return Watched(entry, "gold", gate.pass_through)
 
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
 
-    def pass_through(self) -> None:
-        self.reached.set()
-        assert self.opened.wait(SECONDS)
+def broken(entry: Task, error: Exception) -> Watched:
+    """Return a task that ends its evaluation with an error."""
+
+    def fail() -> None:
+        raise error
+
+    return Watched(entry, "gold", fail)
 
 
 @pytest.fixture
-def gate(monkeypatch):
-    """Hold every evaluation before its first sentence until the gate is opened."""
+def gate():
     found = Gate()
-
-    def held(*arguments, **options):
-        found.pass_through()
-        return evaluate_sts(*arguments, **options)
-
-    monkeypatch.setattr(benchmark, "evaluate_sts", held)
     yield found
     found.opened.set()
 
@@ -169,13 +164,9 @@ def test_an_error_of_ours_is_told_in_its_words(model):
     assert found.result is None
 
 
-def test_any_other_error_is_logged_and_told(model, monkeypatch, caplog):
-    def broken(*arguments, **options):
-        raise RuntimeError("a bug of ours")
-
-    monkeypatch.setattr(benchmark, "evaluate_sts", broken)
+def test_any_other_error_is_logged_and_told(model, caplog):
     with caplog.at_level(logging.ERROR, logger="lwap.ui.work"):
-        found = start([task("birds")], model)
+        found = start([broken(task("birds"), RuntimeError("a bug of ours"))], model)
         assert found.wait(SECONDS)
     assert found.state == FAILED
     assert found.error == "An unexpected error ended the evaluation; the server's log has it."
@@ -183,14 +174,9 @@ def test_any_other_error_is_logged_and_told(model, monkeypatch, caplog):
     assert "a bug of ours" in str(record.exc_info[1])
 
 
-def test_what_failed_is_started_anew(model, monkeypatch):
-    def broken(*arguments, **options):
-        raise InputError("not today")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "evaluate_sts", broken)
-        failed = start([task("birds")], model)
-        assert failed.wait(SECONDS)
+def test_what_failed_is_started_anew(model):
+    failed = start([broken(task("birds"), InputError("not today"))], model)
+    assert failed.wait(SECONDS)
     again = start([task("birds")], model)
     assert again is not failed
     assert again.wait(SECONDS)
@@ -198,33 +184,15 @@ def test_what_failed_is_started_anew(model, monkeypatch):
     assert evaluations.find(again.request) is again
 
 
-def test_a_failure_keeps_the_tasks_that_were_finished(model, monkeypatch):
-    def broken(*arguments, on_task, **options):
-        def fail(result):
-            on_task(result)
-            raise InputError("after the first task")
-
-        return evaluate_sts(*arguments, on_task=fail, **options)
-
-    monkeypatch.setattr(benchmark, "evaluate_sts", broken)
-    found = start([task("birds"), task("boats")], model)
+def test_a_failure_keeps_the_tasks_that_were_finished(model):
+    found = start([task("birds"), broken(task("boats"), InputError("the second task"))], model)
     assert found.wait(SECONDS)
-    assert (found.state, found.error) == (FAILED, "after the first task")
+    assert (found.state, found.error) == (FAILED, "the second task")
     assert found.result.task_names == ["birds"]
 
 
-def test_a_stop_keeps_the_tasks_that_were_finished(model, monkeypatch):
-    gate = Gate()
-
-    def held(*arguments, on_task, **options):
-        def hold(result):
-            on_task(result)
-            gate.pass_through()
-
-        return evaluate_sts(*arguments, on_task=hold, **options)
-
-    monkeypatch.setattr(benchmark, "evaluate_sts", held)
-    found = start([task("birds"), task("boats"), task("rain")], model)
+def test_a_stop_keeps_the_tasks_that_were_finished(model, gate):
+    found = start([task("birds"), held(task("boats"), gate), task("rain")], model)
     assert gate.reached.wait(SECONDS)
     assert found.state == RUNNING
     assert found.result.task_names == ["birds"]  # as it is drawn meanwhile
@@ -232,22 +200,16 @@ def test_a_stop_keeps_the_tasks_that_were_finished(model, monkeypatch):
     gate.opened.set()
     assert found.wait(SECONDS)
     assert (found.state, found.error) == (STOPPED, "")
-    assert found.result.task_names == ["birds"]
+    assert found.result.task_names == ["birds", "boats", "average"]  # it was at the second one
 
 
-def test_what_was_stopped_goes_on_from_where_it_was(model, monkeypatch):
-    def stopping(*arguments, on_task, **options):
-        def stop(result):
-            first.stop()
-            on_task(result)
-
-        return evaluate_sts(*arguments, on_task=stop, **options)
-
+def test_what_was_stopped_goes_on_from_where_it_was(model, gate):
     tasks = [task("birds"), task("boats")]
-    with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "evaluate_sts", stopping)
-        first = Evaluation(request_of(tasks, model), tasks)
-        first.run({model: evaluations.cache.model(model)}, threading.Lock())
+    first = start([held(tasks[0], gate), tasks[1]], model)
+    assert gate.reached.wait(SECONDS)
+    first.stop()
+    gate.opened.set()
+    assert first.wait(SECONDS)
     assert (first.state, first.total) == (STOPPED, 16)
     again = start(tasks, model)
     assert again.wait(SECONDS)
@@ -258,12 +220,12 @@ def test_what_was_stopped_goes_on_from_where_it_was(model, monkeypatch):
 
 
 def test_two_at_once_wait_for_their_turn(model, gate):
-    first = start([task("birds")], model)
+    first = start([held(task("birds"), gate)], model)
     assert gate.reached.wait(SECONDS)
     second = start([task("boats")], model)
     assert (first.state, second.state) == (RUNNING, WAITING)
     assert first.is_active and second.is_active
-    assert not second.wait(0.5)
+    assert not second.wait(0.3)
     assert second.state == WAITING
     gate.opened.set()
     assert first.wait(SECONDS) and second.wait(SECONDS)
@@ -271,11 +233,11 @@ def test_two_at_once_wait_for_their_turn(model, gate):
 
 
 def test_one_that_waits_can_be_stopped_before_its_turn(model, gate):
-    first = start([task("birds")], model)
+    first = start([held(task("birds"), gate)], model)
     assert gate.reached.wait(SECONDS)
     second = start([task("boats")], model)
     second.stop()
-    assert second.wait(10)
+    assert second.wait(SECONDS)
     assert (second.state, second.result) == (STOPPED, None)
     assert first.state == RUNNING
     gate.opened.set()
@@ -285,10 +247,8 @@ def test_one_that_waits_can_be_stopped_before_its_turn(model, gate):
     assert (first.state, third.state) == (DONE, DONE)
 
 
-def test_a_turn_is_passed_on_by_one_that_fails(model, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "evaluate_sts", None)
-        assert start([task("birds")], model).wait(SECONDS)
+def test_a_turn_is_passed_on_by_one_that_fails(model):
+    assert start([broken(task("birds"), RuntimeError("a bug of ours"))], model).wait(SECONDS)
     second = start([task("boats")], model)
     assert second.wait(SECONDS)
     assert second.state == DONE
@@ -299,10 +259,11 @@ def kept(tasks, model) -> list[str]:
     return [entry.name for entry in tasks if request_of([entry], model) in registry]
 
 
-def test_old_ones_are_dropped_but_never_one_that_is_at_work(model, gate, monkeypatch):
+def test_old_ones_are_dropped_but_never_one_that_is_at_work(model, gate):
     evaluations._registry().kept = 2
     tasks = [task(f"task {number}") for number in range(4)]
-    started = [start([entry], model) for entry in tasks]
+    started = [start([held(tasks[0], gate)], model)]
+    started += [start([entry], model) for entry in tasks[1:]]
     assert kept(tasks, model) == ["task 0", "task 1", "task 2", "task 3"]
     gate.opened.set()
     assert all(entry.wait(SECONDS) for entry in started)
@@ -311,7 +272,7 @@ def test_old_ones_are_dropped_but_never_one_that_is_at_work(model, gate, monkeyp
     assert kept([*tasks, task("last")], model) == ["task 3", "last"]
 
 
-def test_one_that_is_looked_at_is_the_last_to_go(model, monkeypatch):
+def test_one_that_is_looked_at_is_the_last_to_go(model):
     evaluations._registry().kept = 2
     tasks = [task(f"task {number}") for number in range(3)]
     for entry in tasks[:2]:
@@ -324,42 +285,29 @@ def test_one_that_is_looked_at_is_the_last_to_go(model, monkeypatch):
 # --- what is asked of one that is there ---------------------------------------------------------
 
 
-@pytest.fixture
-def measured(monkeypatch) -> Counter:
-    """How often the geometry of each model and task was measured."""
-    counts: Counter = Counter()
-
-    def spy(model, entry, *arguments, **options):
-        counts[model, entry.name] += 1
-        return evaluate_geometry(model, entry, *arguments, **options)
-
-    monkeypatch.setattr(spaces, "evaluate_geometry", spy)
-    return counts
-
-
-def test_geometry_is_computed_once(model, make_encoder, measured):
+def test_geometry_is_computed_once_and_tells_how_far_it_is(model, make_encoder):
     other = str(make_encoder("bert", seed=1))
     tasks = [task("birds"), task("boats")]
     found = start(tasks, model, other)
     assert found.wait(SECONDS)
-    first = evaluations.geometry(found, model, tasks[0], NAMES)
-    assert evaluations.geometry(found, model, tasks[0], list(NAMES)) is first
-    assert evaluations.geometry(found, other, tasks[0], NAMES).model == other
-    assert evaluations.geometry(found, model, tasks[1], NAMES).data == "boats"
-    assert measured == {(model, "birds"): 1, (other, "birds"): 1, (model, "boats"): 1}
-    assert evaluations.geometry(found, model, tasks[0], ["max"]) is not first
+    seen = []
+
+    def measure(name, entry, strategies):
+        return evaluations.geometry(
+            found, name, entry, strategies, lambda *counts: seen.append(counts)
+        )
+
+    first = measure(model, tasks[0], NAMES)
+    assert seen == [(1, 2), (2, 2)]
+    assert measure(model, tasks[0], list(NAMES)) is first
+    assert len(seen) == 2  # nothing was measured
+    assert measure(other, tasks[0], NAMES).model == other
+    assert measure(model, tasks[1], NAMES).data == "boats"
+    assert measure(model, tasks[0], ["max"]) is not first
+    assert len(seen) == 7
     assert len(found.geometries) == 4
     assert first.sentences == 8
     assert first.table["strategy"].tolist() == list(NAMES)
-
-
-def test_geometry_tells_how_far_it_is(model):
-    entry = task("birds")
-    found = start([entry], model)
-    assert found.wait(SECONDS)
-    seen = []
-    evaluations.geometry(found, model, entry, NAMES, lambda *counts: seen.append(counts))
-    assert seen == [(1, 2), (2, 2)]
 
 
 def test_geometry_includes_the_whitened_twins(model, sentences):
@@ -373,31 +321,10 @@ def test_geometry_includes_the_whitened_twins(model, sentences):
     assert abs(whitened["mean_random_cosine"]) < abs(plain["mean_random_cosine"])
 
 
-def test_a_failed_geometry_is_not_kept(model, measured, monkeypatch):
-    entry = task("birds")
-    found = start([entry], model)
+def test_a_failed_geometry_is_not_kept(model):
+    found = start([task("birds")], model)
     assert found.wait(SECONDS)
-    with monkeypatch.context() as patch:
-        patch.setattr(spaces, "evaluate_geometry", failing)
-        with pytest.raises(InputError, match="No pair counts"):
-            evaluations.geometry(found, model, entry, NAMES)
+    with pytest.raises(InputError, match="not today"):
+        evaluations.geometry(found, model, broken(task("birds"), InputError("not today")), NAMES)
     assert found.geometries == {}
-    assert evaluations.geometry(found, model, entry, NAMES).data == "birds"
-
-
-def failing(*arguments, **options):
-    raise InputError("No pair counts")
-
-
-def test_what_remains_follows_from_the_pace_so_far():
-    found = Evaluation(request_of([], "tiny"), ())
-    assert found.remaining is None
-    found.done, found.total = 25, 100
-    found._began = time.monotonic() - 1
-    assert found.remaining is None  # too early to say
-    found._began = time.monotonic() - 10
-    assert found.remaining == pytest.approx(30, rel=0.05)
-    found.done = 0
-    assert found.remaining is None
-    found.done = 100
-    assert found.remaining == 0
+    assert evaluations.geometry(found, model, task("birds"), NAMES).data == "birds"

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from lwap.analysis.comparison import compare
 from lwap.analysis.explanation import explain
 from lwap.checkpoints import cached as source_module
 from lwap.checkpoints import load as checkpoints
-from lwap.checkpoints.cached import Source, WhitenOn
+from lwap.checkpoints.cached import CachedModel, WhitenOn
 from lwap.checkpoints.manifest import model_fingerprint
-from lwap.encoding import store
+from lwap.checkpoints.save import save_checkpoint
 from lwap.encoding.bank import encode_layers
 from lwap.encoding.diskcache import SUFFIX, DiskCache
 from lwap.encoding.sources import BUNDLED
 from lwap.errors import CheckpointError, ConfigError, InputError, ModelError, StrategyError
-from lwap.evaluation.benchmark import Task, evaluate_sts
+from lwap.evaluation.benchmark import evaluate_sts
+from lwap.evaluation.tasks import Task
 from lwap.pooling.strategies import embed, fit_whitening, strategies
 from lwap.scores import cosine
 
@@ -52,19 +52,6 @@ def corpus(sentences) -> WhitenOn:
 
 
 @pytest.fixture
-def encoded(monkeypatch) -> Counter:
-    """How often each sentence was encoded."""
-    counts: Counter = Counter()
-
-    def encode(model, texts, **options):
-        counts.update(texts)
-        return encode_layers(model, texts, **options)
-
-    monkeypatch.setattr(store, "encode_layers", encode)
-    return counts
-
-
-@pytest.fixture
 def loaded(monkeypatch) -> list[str]:
     """The names of the models that were loaded."""
     names, load = [], checkpoints.load
@@ -77,22 +64,39 @@ def loaded(monkeypatch) -> list[str]:
     return names
 
 
-def named(folder, cache=None, **options) -> Source:
-    return Source(str(folder), device="cpu", cache=cache, **options)
+def named(folder, cache=None, **options) -> CachedModel:
+    return CachedModel(str(folder), device="cpu", cache=cache, **options)
 
 
 # --- cosines ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk", [4, 2048])
-def test_cosines_are_those_of_compare(tiny_lwap_model, pairs, monkeypatch, chunk):
-    monkeypatch.setattr(source_module, "CHUNK", chunk)
+def test_cosines_are_those_of_compare(tiny_lwap_model, pairs):
     names = list(strategies(tiny_lwap_model))
     assert "lwap" in names and "layer_cls:0" in names
-    found = Source(tiny_lwap_model).cosines(*pairs, names)
+    found = CachedModel(tiny_lwap_model).cosines(*pairs, names)
     table = compare(tiny_lwap_model, list(zip(*pairs, strict=True)), names)
     assert (found.shape, found.dtype) == ((len(names), 9), np.float64)
     assert np.abs(found - table[names].to_numpy().T).max() <= TOLERANCE
+
+
+def test_more_pairs_than_are_in_memory_at_once(tiny_lwap_model, sentences):
+    first, second = np.random.default_rng(0).integers(0, 12, size=(2, 2100))
+    every = np.array(
+        CachedModel(tiny_lwap_model).cosines(
+            [text for text in sentences[:12] for _ in range(12)], sentences[:12] * 12, ["lwap"]
+        )
+    )
+    calls = []
+    found = CachedModel(tiny_lwap_model).cosines(
+        [sentences[row] for row in first],
+        [sentences[row] for row in second],
+        ["lwap"],
+        progress=lambda *call: calls.append(call),
+    )
+    assert np.abs(found - every[:, 12 * first + second]).max() <= TOLERANCE
+    assert [total for _, total in calls] == [12] * len(calls)
+    assert calls[-1] == (12, 12)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
@@ -123,17 +127,17 @@ def test_a_second_run_loads_no_model(tiny_encoder_folder, pairs, cache, loaded):
 
 
 def test_new_strategies_read_what_was_encoded_and_new_pairs_encode_the_rest(
-    tiny_encoder_folder, pairs, cache, encoded, loaded
+    tiny_encoder_folder, pairs, cache, encoded, read_as
 ):
     first, second = pairs
     named(tiny_encoder_folder, cache).cosines(first[:5], second[:5], ["mean"])
-    assert encoded == Counter(first[:6])
+    assert encoded == read_as(first[:6])
     source = named(tiny_encoder_folder, cache)
     assert source.missing(first, second, ["cls"]) == [*first[6:], second[-1]]
     expected = named(tiny_encoder_folder).cosines(first, second, ["cls", "mean"])
     encoded.clear()
     assert np.abs(source.cosines(first, second, ["cls", "mean"]) - expected).max() <= TOLERANCE
-    assert encoded == Counter([*first[6:], second[-1]])
+    assert encoded == read_as([*first[6:], second[-1]])
 
 
 def test_the_same_pairs_in_another_order_are_other_pairs(tiny_encoder_folder, pairs, cache):
@@ -147,22 +151,27 @@ def test_the_same_pairs_in_another_order_are_other_pairs(tiny_encoder_folder, pa
 
 
 def test_a_model_may_be_loaded_by_its_caller(tiny_encoder_folder, tiny_model, pairs, loaded):
-    asked = []
-
-    def give(name):
-        asked.append(name)
-        return tiny_model
-
-    source = named(tiny_encoder_folder, load=give)
+    source = CachedModel(tiny_model, name=str(tiny_encoder_folder))
     assert source.cosines(*pairs, ["mean"]).shape == (1, 9)
-    assert source.model is tiny_model
-    assert (asked, loaded) == ([str(tiny_encoder_folder)], [])
+    assert source.model is tiny_model and source.facts.name == str(tiny_encoder_folder)
+    assert loaded == []
 
 
-def test_progress_counts_each_sentence_once(tiny_lwap_model, pairs, cache, monkeypatch):
-    monkeypatch.setattr(source_module, "CHUNK", 4)
+def test_a_model_with_its_cache_is_taken_as_it_is(tiny_model, pairs, corpus, encoded):
+    source = CachedModel(tiny_model)
+    assert CachedModel.of(source) is source
+    twin = CachedModel.of(source, whiten_on=corpus)
+    assert twin is not source and twin.whiten_on is corpus and source.whiten_on is None
+    source.cosines(*pairs, ["mean"])
+    twin.cosines(*pairs, ["mean"])
+    assert set(encoded.values()) == {1}  # what one has encoded, the other has as well
+    with pytest.raises(ConfigError, match="precision cannot be given beside a CachedModel"):
+        CachedModel.of(source, precision="fp32")
+
+
+def test_progress_counts_each_sentence_once(tiny_lwap_model, pairs, cache):
     calls = []
-    source = Source(tiny_lwap_model, cache=cache)
+    source = CachedModel(tiny_lwap_model, cache=cache)
     source.cosines(*pairs, ["mean", "lwap"], progress=lambda *call: calls.append(call))
     assert [total for _, total in calls] == [10] * len(calls)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
@@ -187,27 +196,27 @@ def test_a_damaged_or_missing_score_is_computed_again(tiny_encoder_folder, pairs
 # --- vectors ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("in_memory", [10**9, 2 * 4 * 12 * 32, 1])  # all, two at once, one
+@pytest.mark.parametrize("in_memory", [10**9, 2 * 4 * 4100 * 32, 1])  # all, two at once, one
 def test_vectors_are_those_of_a_bank(tiny_lwap_model, sentences, monkeypatch, in_memory):
     monkeypatch.setattr(source_module, "VECTOR_BYTES", in_memory)
-    monkeypatch.setattr(source_module, "CHUNK", 3)
-    texts = [*sentences[:11], sentences[0]]
+    rows = [row % 11 for row in range(4100)]  # more than are in memory at once
+    texts = [sentences[row] for row in rows]
     names = ["mean", "lwap", "layer_cls:2", "max", "first_last_mean"]
-    bank = encode_layers(tiny_lwap_model, texts)
+    bank = encode_layers(tiny_lwap_model, sentences[:11])
     calls = []
-    source = Source(tiny_lwap_model)
+    source = CachedModel(tiny_lwap_model)
     found = dict(source.vectors(texts, names, progress=lambda *call: calls.append(call)))
     assert list(found) == names
     for name in names:
-        assert (found[name].shape, found[name].dtype) == ((12, 32), np.float32)
-        assert np.abs(found[name] - embed(bank, name)).max() <= 10 * TOLERANCE
+        assert (found[name].shape, found[name].dtype) == ((4100, 32), np.float32)
+        assert np.abs(found[name] - embed(bank, name)[rows]).max() <= 10 * TOLERANCE
     assert calls[-1] == (11, 11)
 
 
-def test_texts_that_are_cut_are_counted(tiny_model, sentences, monkeypatch):
-    monkeypatch.setattr(source_module, "CHUNK", 1)
+def test_texts_that_are_cut_are_counted(tiny_model, sentences):
     long = " ".join(sentences[:12])
-    assert Source(tiny_model).truncated([*sentences[:5], long, long]) == (2, 64)
+    texts = [long, *sentences[:5] * 820, long]  # more than are in memory at once
+    assert CachedModel(tiny_model).truncated(texts) == (2, 64)
 
 
 # --- whitening ----------------------------------------------------------------------------------
@@ -215,7 +224,7 @@ def test_texts_that_are_cut_are_counted(tiny_model, sentences, monkeypatch):
 
 def test_whitening_is_fitted_on_the_corpus_without_what_is_scored(tiny_lwap_model, pairs, corpus):
     first, second = pairs
-    source = Source(tiny_lwap_model, whiten_on=corpus)
+    source = CachedModel(tiny_lwap_model, whiten_on=corpus)
     names = ["mean+whiten", "mean", "layer_cls:1+whiten", "lwap+whiten"]
     found = source.cosines(first, second, names)
     fitted_on = encode_layers(tiny_lwap_model, list(corpus.sentences[2:-1]))
@@ -252,7 +261,7 @@ def test_the_note_on_shared_sentences_does_not_depend_on_the_cache(
 
 def test_a_corpus_that_is_too_small_is_an_error(tiny_model, pairs, sentences):
     for texts in (tuple(sentences[10:40]), tuple(pairs[0])):
-        source = Source(tiny_model, whiten_on=WhitenOn("small.txt", texts))
+        source = CachedModel(tiny_model, whiten_on=WhitenOn("small.txt", texts))
         with pytest.raises(StrategyError, match=r"more than 32 distinct sentences; 'small.txt'"):
             source.cosines(*pairs, ["mean+whiten"])
 
@@ -272,7 +281,7 @@ def test_a_corpus_that_is_too_small_is_an_error(tiny_model, pairs, sentences):
     ],
 )
 def test_refuses_strategies_that_the_model_cannot_give(tiny_model, pairs, names, message):
-    source = Source(tiny_model)
+    source = CachedModel(tiny_model)
     for ask in (
         lambda: source.check(names),
         lambda: source.cosines(*pairs, names),
@@ -286,7 +295,7 @@ def test_refuses_strategies_that_the_model_cannot_give(tiny_model, pairs, names,
     ("text", "message"), [(" ", "is empty"), ("b \ud83d c", "holds half a character")]
 )
 def test_refuses_sentences_that_cannot_be_encoded(tiny_model, pairs, cache, text, message):
-    source = Source(tiny_model, cache=cache)
+    source = CachedModel(tiny_model, cache=cache)
     assert source.missing(["a", text], ["b", "c"], ["mean"]) == ["a", text, "b", "c"]
     with pytest.raises(InputError, match=message):
         source.cosines(["a", text], ["b", "c"], ["mean"])
@@ -308,7 +317,7 @@ def test_facts_are_said_without_the_weights(tiny_encoder_folder, tiny_lwap_model
     assert (facts.num_states, facts.dimension, facts.own) == (4, 32, "mean")
     assert facts.strategies[:3] == ("cls", "mean", "max")
     assert facts.strategies[-1] == "layer_cls:3"
-    live = Source(tiny_lwap_model, cache=cache).facts
+    live = CachedModel(tiny_lwap_model, cache=cache).facts
     assert (live.strategies[-1], live.own) == ("lwap", "lwap")
     assert named(tiny_encoder_folder, cache).facts == facts
 
@@ -326,8 +335,8 @@ def test_the_same_files_elsewhere_go_by_their_own_name(
 
 
 def test_a_model_in_memory_is_known_by_its_encoder_and_its_head(tiny_model, tiny_lwap_model):
-    known = {Source(tiny_model).fingerprint, Source(tiny_lwap_model).fingerprint}
-    assert Source(copy.deepcopy(tiny_lwap_model)).fingerprint in known
+    known = {CachedModel(tiny_model).fingerprint, CachedModel(tiny_lwap_model).fingerprint}
+    assert CachedModel(copy.deepcopy(tiny_lwap_model)).fingerprint in known
     for change in (
         lambda model: model[1].dense.bias.data.add_(1e-6),
         lambda model: model[0].model.embeddings.word_embeddings.weight.data.mul_(1.001),
@@ -336,7 +345,7 @@ def test_a_model_in_memory_is_known_by_its_encoder_and_its_head(tiny_model, tiny
         model = copy.deepcopy(tiny_lwap_model)
         with torch.no_grad():
             change(model)
-        fingerprint = Source(model).fingerprint
+        fingerprint = CachedModel(model).fingerprint
         assert fingerprint not in known
         known.add(fingerprint)
 
@@ -367,7 +376,7 @@ def test_a_checkpoint_is_known_by_its_head_and_its_encoder(
 ):
     encoder = Path(shutil.copytree(tiny_encoder_folder, tmp_path / "encoder"))
     head = tmp_path / "head"
-    checkpoints.save_checkpoint(
+    save_checkpoint(
         tiny_lwap_model,
         head,
         name="head",
@@ -391,27 +400,26 @@ def test_a_checkpoint_is_known_by_its_head_and_its_encoder(
 # --- layer weights ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk", [2, 2048])
-def test_layer_weights_are_those_of_explain(tiny_lwap_model, sentences, monkeypatch, chunk):
-    monkeypatch.setattr(source_module, "CHUNK", chunk)
-    found = Source(tiny_lwap_model).layer_weights(sentences[:9])
+def test_layer_weights_are_those_of_explain(tiny_lwap_model, sentences):
+    rows = [row % 9 for row in range(4100)]  # more than are in memory at once
+    found = CachedModel(tiny_lwap_model).layer_weights([sentences[row] for row in rows])
     expected = explain(tiny_lwap_model, sentences[:9]).weights
-    assert found.shape == (9, 4)
-    assert np.abs(found - expected).max() <= TOLERANCE
+    assert found.shape == (4100, 4)
+    assert np.abs(found - expected[rows]).max() <= TOLERANCE
     assert np.ptp(expected, axis=0).min() > 1e-4  # sentences differ, so that their order shows
 
 
-def test_layer_weights_take_what_was_encoded(tiny_lwap_model, sentences, cache, encoded):
-    dict(Source(tiny_lwap_model, cache=cache).vectors(sentences[:6], ["mean"]))
-    assert encoded == Counter(sentences[:6])
+def test_layer_weights_take_what_was_encoded(tiny_lwap_model, sentences, cache, encoded, read_as):
+    dict(CachedModel(tiny_lwap_model, cache=cache).vectors(sentences[:6], ["mean"]))
+    assert encoded == read_as(sentences[:6])
     encoded.clear()
-    Source(tiny_lwap_model, cache=cache).layer_weights(sentences[:6])
-    assert encoded == Counter()
+    CachedModel(tiny_lwap_model, cache=cache).layer_weights(sentences[:6])
+    assert not encoded
 
 
 def test_a_model_without_a_head_has_no_layer_weights(tiny_model, sentences):
     with pytest.raises(StrategyError, match="has no trained layer attention to look at"):
-        Source(tiny_model).layer_weights(sentences[:2])
+        CachedModel(tiny_model).layer_weights(sentences[:2])
 
 
 # --- a run of its own ---------------------------------------------------------------------------
@@ -420,7 +428,8 @@ REPEATED = """
 import json, sys
 import pandas as pd
 from lwap.encoding.diskcache import DiskCache
-from lwap.evaluation.benchmark import Task, evaluate_sts
+from lwap.evaluation.benchmark import evaluate_sts
+from lwap.evaluation.tasks import Task
 task = Task.from_pairs(pd.DataFrame(json.loads(sys.argv[1])), "own")
 calls = []
 result = evaluate_sts(
