@@ -15,12 +15,12 @@ DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install app test lint format bench screenshots clean
+.PHONY: help install app test test-fast lint format docs bench screenshots clean
 
 help: ## list these targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Variables: ARGS="extra flags", PYTHON=$(PYTHON), VENV=$(VENV)'
+	@echo '  Variables: ARGS="extra flags", BENCH=bench/encode.py, PYTHON=$(PYTHON), VENV=$(VENV)'
 
 install: $(DEV) ## make .venv and install everything, tests and linter included
 
@@ -28,21 +28,28 @@ app: $(RUNTIME) ## start the app; ARGS="--server.port 8600" and the like go to s
 	$(VENV_PYTHON) -m streamlit run app.py $(ARGS)
 
 # The hub is never asked; one thread a worker, since the workers share the cores.
-test: export HF_HUB_OFFLINE := 1
-test: export OMP_NUM_THREADS ?= 1
+test test-fast: export HF_HUB_OFFLINE := 1
+test test-fast: export OMP_NUM_THREADS ?= 1
 ifeq ($(CI),true)
 test: export LWAP_REQUIRE_BROWSER := 1
 endif
 test: $(DEV) ## run all tests, browser tests included; ARGS="-k pooling" and the like go to pytest
 	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS) $(ARGS)
 
-lint: $(DEV) ## check style and format, change nothing
+test-fast: $(DEV) ## run what is quick: no slow test, no browser
+	$(VENV_PYTHON) -m pytest $(PYTEST_FLAGS) -m "not slow and not browser" $(ARGS)
+
+lint: $(DEV) ## check style, format and types, change nothing
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
 
 format: $(DEV) ## mend what can be mended by machine
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
+
+docs: $(RUNTIME) ## write docs/cli.md, docs/library.md and the list of modules from the code
+	PYTHONPATH="$(CURDIR)" $(VENV_PYTHON) docs/generate.py
 
 bench: $(RUNTIME) ## run the benchmarks; BENCH=bench/encode.py for one of them
 	@if [ -z "$(BENCH)" ]; then echo 'No benchmarks: bench/ holds no script.' >&2; exit 1; fi
@@ -55,7 +62,7 @@ screenshots: $(DEV) ## take the pictures of the documentation anew (needs Chromi
 	PYTHONPATH="$(CURDIR)" $(VENV_PYTHON) tests/browser/screenshots.py $(ARGS)
 
 clean: ## remove caches and build output; keeps .venv, runs and checkpoints
-	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache tests/browser/output
+	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .mypy_cache tests/browser/output
 	find . -path './$(VENV)' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # pip is the last thing that venv creates: without it the folder is an unfinished one, made again.
